@@ -1,0 +1,219 @@
+"""The schema of `conf/`: every scientific setting, its type, its range and its meaning.
+
+Hydra composes the YAML files; the models below check the result, so that a misspelt or
+out-of-range key fails before anything runs and the message names the nearest valid key.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values do not change after checking."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Period(Section):
+    """A stretch of whole UTC days, both ends included (ISO dates)."""
+
+    first: str
+    last: str
+
+    @field_validator("first", "last")
+    @classmethod
+    def _is_iso_date(cls, value: str) -> str:
+        try:
+            return date.fromisoformat(value).isoformat()
+        except ValueError:
+            raise ValueError("it must be a date such as 2024-06-30, in quotes") from None
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> Self:
+        if self.first > self.last:
+            raise ValueError(f"it ends ({self.last}) before it begins ({self.first})")
+        return self
+
+
+class ScenarioConfig(Section):
+    """Horizon and split: days to learn from and days to be scored on never overlap."""
+
+    name: str
+    epoch_minutes: int = Field(15, ge=5, le=60)
+    train: Period
+    test: Period
+    validation_days: int = Field(
+        2, ge=1, le=60, description="at the end of train, for choosing and curves, not for fitting"
+    )
+    test_days: int = Field(6, ge=1, le=366, description="evenly spaced over the test period")
+
+    @model_validator(mode="after")
+    def _days_never_overlap(self) -> Self:
+        train, test = self.train, self.test
+        if train.first <= test.last and test.first <= train.last:
+            raise ValueError("train and test share days: scores would be of days learnt from")
+        return self
+
+
+class Site(Section):
+    """One datacenter of the fleet."""
+
+    name: str
+    zone: str = Field(description="grid zone of carbon, price and weather, for example GB")
+    cooling: Literal["tower", "adiabatic"]
+    network: str = Field(description="Azure region whose RTT stands for the site, UK South")
+    nodes: dict[str, int] = Field(description="nodes by node type")
+
+
+class NodeType(Section):
+    """A server kind: GPU model x GPUs per node, and what the node draws beside its GPUs."""
+
+    gpu: Literal["A100", "H100", "H200", "B200", "L40S"]
+    gpus: int = Field(ge=1, le=16)
+    base_idle_w: float = Field(ge=0)
+    base_full_w: float = Field(ge=0)
+    boot_s: float = Field(ge=0, description="cold start of the server, before weights load")
+
+
+class FleetConfig(Section):
+    """Sites and node types."""
+
+    name: str
+    node_types: dict[str, NodeType]
+    sites: list[Site]
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        names = [site.name for site in self.sites]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two sites are called {name}")
+        for site in self.sites:
+            for node_type, count in site.nodes.items():
+                if node_type not in self.node_types:
+                    known = ", ".join(self.node_types)
+                    raise ValueError(f"site {site.name} has {node_type} nodes: not in {known}")
+                if count < 0:
+                    raise ValueError(f"site {site.name} has {count} nodes of type {node_type}")
+        return self
+
+
+class Origin(Section):
+    """A region of users. No public trace has the user's location: this is modelled."""
+
+    population_m: float = Field(gt=0, description="weight of the region, million people")
+    timezone: str = Field(description="IANA name, for example Europe/London")
+    network: str = Field(description="Azure region that stands for the users' point of presence")
+
+
+class WorkloadConfig(Section):
+    """Who asks for what, and how much: requests by origin, model and service."""
+
+    name: str
+    services: list[Literal["conversation", "code"]]
+    origins: dict[str, Origin]
+    reference_timezone: str = Field(description="whose local time the measured UTC week follows")
+    last_mile_rtt_s: float = Field(ge=0, le=1)
+    large_share: float = Field(ge=0, le=1, description="share of requests for the large model")
+    peak_utilisation: float = Field(gt=0, le=2, description="of the whole fleet, in train")
+    noise_sd: float = Field(ge=0, le=1, description="relative, stationary, of 15-minute demand")
+    noise_correlation: float = Field(ge=0, lt=1, description="from one epoch to the next")
+
+
+class SignalsConfig(Section):
+    """Where grid, price, weather, network and request data come from."""
+
+    name: str
+    source: Literal["embedded", "measured"]
+    carbon_family: Literal["direct", "lifecycle"]
+    hydropower_l_per_kwh: Literal[0, 17]
+    forecast_noise: float = Field(ge=0, le=1, description="relative sd injected into forecasts")
+
+
+class PhysicsConfig(Section):
+    """Cooling, water and energy accounting; sources in docs/physics.md."""
+
+    name: str
+    setpoint_c: float = Field(ge=15, le=35)
+    economiser_effectiveness: float = Field(ge=0, le=1)
+    chiller_effectiveness: float = Field(gt=0, lt=1)
+    distribution_loss: float = Field(ge=0, le=0.3)
+    fan_power: float = Field(ge=0, le=0.3)
+    pump_power: float = Field(ge=0, le=0.3)
+    cycles_of_concentration: float = Field(gt=1, le=20)
+
+
+class ServingModel(Section):
+    """One model of the workload and how it is laid out on GPUs."""
+
+    name: str
+    tp: dict[str, int] = Field(description="tensor parallelism by GPU model")
+
+
+class ServingConfig(Section):
+    """Models, engine and the limits under which replicas run."""
+
+    name: str
+    backend: Literal["vllm", "sglang", "trtllm"]
+    models: list[ServingModel]
+    max_batch: int = Field(ge=1, le=4096)
+    utilisation_ceiling: float = Field(gt=0, lt=1, description="dispatcher fills a site to this")
+    patience_s: float = Field(gt=0, description="a request that waits longer is dropped")
+    off_state: Literal["off", "deep_idle"]
+
+
+class BudgetConfig(Section):
+    """Equal for every method: what training and each decision may cost."""
+
+    name: str
+    training_epochs: int = Field(ge=0, description="simulated epochs, summed over worlds")
+    worlds: int = Field(ge=1, le=4096, description="worlds stepped at once while training")
+    calls_per_decision: int = Field(ge=1, description="simulated plans per epoch when deciding")
+
+
+class TrackingConfig(Section):
+    """Experiment tracker of a run made by hand; the pipeline exports all runs in one rule."""
+
+    name: Literal["none", "wandb"]
+
+
+class InputsConfig(Section):
+    """Files that other stages made; a run made by hand may leave them out."""
+
+    scenario: str | None = Field(None, description="scenario.nc of `marlin prepare`")
+    profiles: str | None = Field(None, description="profiles.parquet of `marlin calibrate`")
+
+
+class RunConfig(Section):
+    """One run: a method on a scenario with a seed."""
+
+    scenario: ScenarioConfig
+    fleet: FleetConfig
+    workload: WorkloadConfig
+    signals: SignalsConfig
+    physics: PhysicsConfig
+    serving: ServingConfig
+    method: dict[str, Any] = Field(description="name, _target_ and the scheduler's own fields")
+    budget: BudgetConfig
+    ablation: str
+    tracking: TrackingConfig = TrackingConfig(name="none")
+    inputs: InputsConfig = InputsConfig()
+    seed: int = Field(ge=0, lt=2**32)
+
+
+class SuiteConfig(Section):
+    """A matrix of cells: scenarios x methods x ablations, each with the same seeds."""
+
+    name: str
+    scenarios: list[str] = Field(min_length=1)
+    methods: list[str] = Field(min_length=1)
+    ablations: list[str] = Field(min_length=1)
+    ablated_methods: list[str] = Field(
+        [], description="methods that the ablations other than none apply to; empty means all"
+    )
+    seeds: int = Field(ge=1, le=1000, description="runs of a cell, with seeds 0, 1, 2, ...")
+    overrides: list[str] = Field([], description="Hydra overrides of every cell")
