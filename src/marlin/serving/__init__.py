@@ -1,0 +1,1 @@
+"""Serving: profiles of (model, GPU, tensor parallelism), their calibration and queueing."""
