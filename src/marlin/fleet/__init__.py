@@ -1,0 +1,1 @@
+"""Fleet: scenario, the fluid simulator of one epoch, forecasts."""

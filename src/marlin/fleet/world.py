@@ -1,0 +1,263 @@
+"""A fleet as constants of the fluid model, and a scenario's epochs as its inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from marlin.config import FleetConfig, RunConfig, ServingConfig
+from marlin.errors import UserError
+from marlin.fleet.contract import Inputs, State
+from marlin.physics.cooling import facility
+from marlin.physics.power import node_idle_power_w
+from marlin.serving.profiles import ServingProfile, select
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Arrays that do not change within a run. G node types, M models, S services, D sites."""
+
+    nodes: Array  # [D, G]
+    rtt_s: Array  # [O, D]
+    node_rate_per_s: Array  # [G, M, S] requests per second that fill one node
+    replicas_per_node: Array  # [G, M]
+    gpus_per_replica: Array  # [G, M]
+    work_s: Array  # [G, M, S] share of a replica's time that one request per second takes
+    prefill_s: Array  # [G, M, S] mean over prompt lengths
+    prefill_cv2: Array  # [G, M, S]
+    decode_d0_s: Array  # [G, M]
+    decode_slope_s: Array  # [G, M, S] d1 + d2 context
+    slots: Array  # [G, M, S] sequences that fill a replica
+    kv_bytes_read: Array  # [M, S] by one request's whole decode
+    prompt_tokens: Array  # [S]
+    output_tokens: Array  # [S]
+    arrival_cv2: Array  # [S]
+    output_cv2: Array  # [S]
+    weights_bytes: Array  # [M]
+    flop_per_token: Array  # [M] 2 x active parameters
+    cold_s: Array  # [G] boot and load of the slowest model
+    gpus: Array  # [G]
+    gpu_context_w: Array  # [G]
+    gpu_w_per_tb_per_s: Array  # [G]
+    gpu_w_per_tflop_per_s: Array  # [G]
+    gpu_tdp_w: Array  # [G]
+    base_idle_w: Array  # [G]
+    base_full_w: Array  # [G]
+    off_w: Array  # [G] a node that is not on
+
+    def to_torch(self, dtype: Any = None, device: str = "cpu") -> Constants:
+        """The same constants as torch tensors."""
+        import torch
+
+        dtype = dtype or torch.float32
+        return replace(
+            self,
+            **{
+                f.name: torch.as_tensor(np.array(getattr(self, f.name)), dtype=dtype, device=device)
+                for f in fields(self)
+            },
+        )
+
+
+@dataclass(frozen=True)
+class World:
+    """A fleet, its models and users, and the rules of serving."""
+
+    sites: tuple[str, ...]
+    node_types: tuple[str, ...]
+    models: tuple[str, ...]
+    services: tuple[str, ...]
+    origins: tuple[str, ...]
+    constants: Constants
+    epoch_s: float
+    utilisation_ceiling: float
+    patience_s: float
+
+    @property
+    def class_shape(self) -> tuple[int, int, int]:
+        """Numbers of origins, models and services."""
+        return len(self.origins), len(self.models), len(self.services)
+
+    def to_torch(self, dtype: Any = None, device: str = "cpu") -> World:
+        """The same world with torch constants."""
+        return replace(self, constants=self.constants.to_torch(dtype, device))
+
+    def idle_state(self, batch: int) -> State:
+        """No backlog, everything on: how every episode starts (NumPy)."""
+        shape = (batch, len(self.sites), len(self.models), len(self.services))
+        nodes_on = np.broadcast_to(self.constants.nodes, (batch, *self.constants.nodes.shape))
+        return State(backlog=np.zeros(shape), nodes_on=np.array(nodes_on))
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """Every epoch of a scenario, NumPy, first axis T; `split` tells what each is for."""
+
+    time: np.ndarray  # [T] datetime64
+    split: np.ndarray  # [T] -1 history, 0 train, 1 validation, 2 test
+    inputs: Inputs  # arrays [T, ...]
+
+
+def build_world(scenario: xr.Dataset, run: RunConfig, profiles: list[ServingProfile]) -> World:
+    """Constants of the fluid model from a scenario, the configuration and serving profiles."""
+    fleet, serving = run.fleet, run.serving
+    services = tuple(str(v) for v in scenario["service"].values)
+    chosen = _chosen_profiles(fleet, serving, profiles)
+    return World(
+        sites=tuple(str(v) for v in scenario["site"].values),
+        node_types=tuple(fleet.node_types),
+        models=tuple(m.name for m in serving.models),
+        services=services,
+        origins=tuple(str(v) for v in scenario["origin"].values),
+        constants=_constants(scenario, fleet, serving, chosen),
+        epoch_s=60.0 * run.scenario.epoch_minutes,
+        utilisation_ceiling=serving.utilisation_ceiling,
+        patience_s=serving.patience_s,
+    )
+
+
+def _chosen_profiles(
+    fleet: FleetConfig, serving: ServingConfig, profiles: list[ServingProfile]
+) -> list[list[ServingProfile]]:
+    """Profiles as [node type][model]; a layout that does not fit its node is the user's error."""
+    table = []
+    for type_name, node in fleet.node_types.items():
+        row = []
+        for model in serving.models:
+            if node.gpu not in model.tp:
+                raise UserError(
+                    f"model {model.name} has no tensor parallelism for {node.gpu} "
+                    f"(node type {type_name}): add it under serving.models in the configuration"
+                )
+            tp = model.tp[node.gpu]
+            if tp > node.gpus:
+                raise UserError(
+                    f"model {model.name} needs {tp} GPUs but node type {type_name} has "
+                    f"{node.gpus}: lower tp or choose a larger node"
+                )
+            row.append(select(profiles, model.name, node.gpu, tp, serving.backend))
+        table.append(row)
+    return table
+
+
+def _constants(
+    scenario: xr.Dataset,
+    fleet: FleetConfig,
+    serving: ServingConfig,
+    chosen: list[list[ServingProfile]],
+) -> Constants:
+    """See `Constants`; the load of one request is linear in rates, so it is computed once here."""
+
+    def of(name: str) -> np.ndarray:
+        return np.array([[getattr(p, name) for p in row] for row in chosen], dtype=float)
+
+    def variable(name: str) -> np.ndarray:
+        return scenario[name].to_numpy().astype(float)
+
+    node_types = list(fleet.node_types.values())
+    prompt, output = variable("prompt_tokens_mean"), variable("output_tokens_mean")
+    prompt_cv2, output_cv2 = variable("prompt_tokens_cv2"), variable("output_tokens_cv2")
+    # Mean context while decoding: each token of the output weighs alike, long outputs weigh more.
+    context = prompt + 0.5 * output * (1.0 + output_cv2)
+    lengths = variable("prompt_tokens_quantile")  # [S, Q] evenly spaced probabilities
+    lengths = 0.5 * (lengths[:, 1:] + lengths[:, :-1])
+    p0, p1, p2 = (
+        of(f"prefill_{k}")[:, :, None, None] for k in ("p0_s", "p1_s_per_token", "p2_s_per_token2")
+    )
+    prefill = p0 + p1 * lengths + p2 * lengths**2  # [G, M, S, Q]
+    prefill_s = prefill.mean(axis=-1)
+    slope = (
+        of("decode_d1_s_per_seq")[:, :, None] + of("decode_d2_s_per_kv_token")[:, :, None] * context
+    )
+    d0 = of("decode_d0_s")
+    slots = np.minimum(of("kv_capacity_tokens")[:, :, None] / context, float(serving.max_batch))
+    # Rate l fills a replica when prefill, decode and slots are used up: the batch at full load is
+    # l O tpot = slots with tpot = d0 / (1 - loads), hence loads + l O d0 / slots = 1.
+    work_s = prefill_s + output * (slope + d0[:, :, None] / slots)
+    tp = of("tp")
+    replicas = np.floor(np.array([n.gpus for n in node_types], dtype=float)[:, None] / tp)
+    return Constants(
+        nodes=variable("nodes"),
+        rtt_s=variable("rtt_s"),
+        node_rate_per_s=replicas[:, :, None] / work_s,
+        replicas_per_node=replicas,
+        gpus_per_replica=tp,
+        work_s=work_s,
+        prefill_s=prefill_s,
+        prefill_cv2=prefill.var(axis=-1) / prefill_s**2,
+        decode_d0_s=d0,
+        decode_slope_s=slope,
+        slots=slots,
+        kv_bytes_read=of("kv_bytes_per_token")[0][:, None] * (output * context),
+        prompt_tokens=prompt,
+        output_tokens=output,
+        arrival_cv2=variable("arrival_cv2"),
+        output_cv2=output_cv2,
+        weights_bytes=of("weights_bytes")[0],
+        flop_per_token=2.0 * of("parameters")[0],
+        cold_s=np.array([n.boot_s for n in node_types]) + of("load_s").max(axis=1),
+        gpus=np.array([float(n.gpus) for n in node_types]),
+        gpu_context_w=of("gpu_context_w")[:, 0],
+        gpu_w_per_tb_per_s=of("gpu_w_per_tb_per_s")[:, 0],
+        gpu_w_per_tflop_per_s=of("gpu_w_per_tflop_per_s")[:, 0],
+        gpu_tdp_w=of("gpu_tdp_w")[:, 0],
+        base_idle_w=np.array([n.base_idle_w for n in node_types]),
+        base_full_w=np.array([n.base_full_w for n in node_types]),
+        off_w=np.array(
+            [
+                float(
+                    node_idle_power_w(
+                        serving.off_state, n.gpus, row[0].gpu_deep_idle_w, n.base_idle_w
+                    )
+                )
+                for n, row in zip(node_types, chosen, strict=True)
+            ]
+        ),
+    )
+
+
+def build_epochs(scenario: xr.Dataset, run: RunConfig, world: World) -> Epochs:
+    """Inputs of every epoch, with demand scaled to the chosen peak utilisation of the fleet.
+
+    The scale is set on the training epochs alone, without touching request sizes: the busiest
+    one fills `workload.peak_utilisation` of what all nodes together can serve.
+    """
+    cooled = facility(
+        scenario["drybulb_c"].to_numpy().astype(float),
+        scenario["wetbulb_c"].to_numpy().astype(float),
+        scenario["tower"].to_numpy().astype(float),
+        run.physics,
+    )
+    arrivals = scenario["arrival_rate_per_s"].to_numpy().astype(float)
+    split = scenario["split"].to_numpy().astype(int)
+    load = fleet_utilisation(world, arrivals[split == 0])
+    scale = run.workload.peak_utilisation / load.max()
+    signals = {
+        name: scenario[name].to_numpy().astype(float)
+        for name in ("carbon_g_per_kwh", "price_usd_per_mwh", "ewif_l_per_kwh", "aware_m3_per_m3")
+    }
+    return Epochs(
+        time=scenario["time"].to_numpy(),
+        split=split,
+        inputs=Inputs(
+            arrival_rate_per_s=arrivals * scale,
+            pue=cooled.pue,
+            wue_l_per_kwh=cooled.wue_l_per_kwh,
+            available=np.ones_like(cooled.pue),
+            **signals,
+        ),
+    )
+
+
+def fleet_utilisation(world: World, arrival_rate_per_s: np.ndarray) -> np.ndarray:
+    """Share of the whole fleet that demand [T, O, M, S] fills when every node is on, [T]."""
+    constants = world.constants
+    capacity = np.einsum("dg,gms->ms", constants.nodes, constants.node_rate_per_s)
+    return (arrival_rate_per_s.sum(axis=1) / capacity).sum(axis=(1, 2))
