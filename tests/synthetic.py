@@ -17,7 +17,9 @@ EPOCHS_PER_DAY = 96
 def run_config(**changes: object) -> RunConfig:
     """A run on the made-up world; `changes` replace whole sections or the seed."""
     node_types = {
-        "a100x8": {"gpu": "A100", "gpus": 8, "base_idle_w": 900, "base_full_w": 1800, "boot_s": 180},
+        "a100x8": {
+            "gpu": "A100", "gpus": 8, "base_idle_w": 900, "base_full_w": 1800, "boot_s": 180,
+        },
         "h100x8": {
             "gpu": "H100", "gpus": 8, "base_idle_w": 1200, "base_full_w": 2800, "boot_s": 180,
         },

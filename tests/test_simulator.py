@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marlin.fleet.contract import Inputs, Outcome, Plan, State, convert, row
+from marlin.fleet.contract import Fields, Inputs, Outcome, Plan, State, convert, row
 from marlin.fleet.power_down import sized_plan, switch_on_order
 from marlin.fleet.simulator import dispatch, site_capacity, step
 from marlin.fleet.world import World, build_epochs, build_world, fleet_utilisation
@@ -212,7 +212,7 @@ def test_efficient_nodes_are_switched_on_first() -> None:
     assert levels[0, 0, order[1]] == 0
 
 
-def as_torch(batch: Inputs | Plan | State, dtype: torch.dtype) -> Inputs | Plan | State:
+def as_torch(batch: Fields, dtype: torch.dtype) -> Fields:
     return convert(batch, lambda a: torch.as_tensor(np.array(a), dtype=dtype))
 
 

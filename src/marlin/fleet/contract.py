@@ -6,8 +6,9 @@ Every array may be NumPy or torch; one object never mixes them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 Array = Any
 
@@ -73,11 +74,14 @@ class Outcome:
         return self.ttft_s, self.carbon_kg, self.water_l, self.cost_usd
 
 
-def row(batch: Any, index: Any) -> Any:
+Fields = TypeVar("Fields", Inputs, Plan, State, Outcome)
+
+
+def row(batch: Fields, index: Any) -> Fields:
     """The same dataclass with every array indexed along the batch axis."""
     return replace(batch, **{f.name: getattr(batch, f.name)[index] for f in fields(batch)})
 
 
-def convert(batch: Any, function: Any) -> Any:
+def convert(batch: Fields, function: Callable[[Array], Array]) -> Fields:
     """The same dataclass with `function` applied to every array."""
     return replace(batch, **{f.name: function(getattr(batch, f.name)) for f in fields(batch)})

@@ -163,7 +163,7 @@ def _constants(
 
     node_types = list(fleet.node_types.values())
     prompt, output = variable("prompt_tokens_mean"), variable("output_tokens_mean")
-    prompt_cv2, output_cv2 = variable("prompt_tokens_cv2"), variable("output_tokens_cv2")
+    output_cv2 = variable("output_tokens_cv2")
     # Mean context while decoding: each token of the output weighs alike, long outputs weigh more.
     context = prompt + 0.5 * output * (1.0 + output_cv2)
     lengths = variable("prompt_tokens_quantile")  # [S, Q] evenly spaced probabilities

@@ -1,0 +1,171 @@
+"""Score trained schedulers on the test days: the only place that does.
+
+`python -m marlin.evaluate FOLDER...` reads `resolved.yaml` and `policy.npz` of each run folder
+and writes `episodes.parquet` (one row a test day and variant) and `epochs.parquet` (the first
+test day, by epoch and site). Planning sees forecasts alone; scoring uses what came true.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from marlin import inputs
+from marlin.compose import load
+from marlin.config import InputsConfig, RunConfig
+from marlin.entry import guard
+from marlin.files import write_json, write_parquet
+from marlin.fleet.contract import OBJECTIVES, Outcome
+from marlin.fleet.simulator import step
+from marlin.schedulers.base import Scheduler
+from marlin.task import Task, load_task, make_scheduler
+
+SITE_COLUMNS = {
+    "requests_per_s": "site_requests_per_s",
+    "energy_kwh": "site_energy_kwh",
+    "carbon_kg": "site_carbon_kg",
+    "water_l": "site_water_l",
+    "cost_usd": "site_cost_usd",
+    "ttft_s": "site_ttft_s",
+    "nodes_on": "site_nodes_on",
+}
+SUMS = (
+    "carbon_kg", "water_l", "cost_usd", "energy_kwh", "scarcity_water_l", "served", "dropped",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Day:
+    """One scored day: an outcome per epoch, and how long each decision took."""
+
+    start: int
+    outcomes: list[Outcome]
+    decision_s: list[float]
+
+
+def run_day(task: Task, scheduler: Scheduler, start: int, seed: int, variant: str) -> Day:
+    """Plan, score, then let the scheduler learn; epoch by epoch through the day at `start`."""
+    scheduler.reset(task.world, seed, variant)
+    state = task.world.idle_state(1)
+    outcomes, decisions = [], []
+    for epoch in range(start, start + round(86_400 / task.world.epoch_s)):
+        observation = task.observation(epoch, state)
+        began = time.perf_counter()
+        plan = scheduler.plan(observation)
+        decisions.append(time.perf_counter() - began)
+        state, outcome = step(task.world, state, plan, task.truth(np.array([epoch])))
+        scheduler.observe(outcome)
+        outcomes.append(outcome)
+    return Day(start, outcomes, decisions)
+
+
+def summary(outcomes: list[Outcome]) -> dict[str, float]:
+    """Totals of a day; TTFT and utilisation are means, TTFT weighted by arrivals."""
+    arrived = np.array([o.arrived[0] for o in outcomes])
+    ttft = np.array([o.ttft_s[0] for o in outcomes])
+    used = np.array([o.utilisation[0] for o in outcomes])
+    sums = {name: float(sum(getattr(o, name)[0] for o in outcomes)) for name in SUMS}
+    return sums | {
+        "ttft_s": float((ttft * arrived).sum() / arrived.sum()),
+        "requests": float(arrived.sum()),
+        "utilisation_mean": float(used.mean()),
+        "utilisation_peak": float(used.max()),
+    }
+
+
+def epoch_rows(task: Task, day: Day) -> pd.DataFrame:
+    """One row an epoch and site."""
+    frames = []
+    for offset, outcome in enumerate(day.outcomes):
+        epoch = day.start + offset
+        truth = task.epochs.inputs
+        columns = {name: getattr(outcome, field)[0] for name, field in SITE_COLUMNS.items()}
+        frames.append(
+            pd.DataFrame(
+                {"time": task.epochs.time[epoch], "site": task.world.sites}
+                | columns
+                | {
+                    "carbon_g_per_kwh": truth.carbon_g_per_kwh[epoch],
+                    "price_usd_per_mwh": truth.price_usd_per_mwh[epoch],
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def evaluate(task: Task, scheduler: Scheduler, seed: int) -> tuple[pd.DataFrame, ...]:
+    """Episodes, epochs of the first test day, and decision times, for every variant."""
+    episodes, epochs, timings = [], [], []
+    starts = task.test_days()
+    jobs = [(variant, start) for variant in scheduler.variants() for start in starts]
+    label = f"{task.run.method['name']} seed {seed}"
+    for variant, start in _progress(jobs, label):
+        name = "_".join(filter(None, (task.run.method["name"], variant)))
+        identity = {
+            "scenario": task.run.scenario.name,
+            "method": name,
+            "ablation": task.run.ablation,
+            "seed": seed,
+        }
+        day = run_day(task, scheduler, start, seed, variant)
+        date = {"day": task.day_name(start)}
+        episodes.append(identity | date | summary(day.outcomes))
+        timings += [identity | date | {"decision_s": value} for value in day.decision_s]
+        if start == starts[0]:
+            epochs.append(epoch_rows(task, day).assign(**identity))
+    table = pd.DataFrame(episodes)
+    first = ["scenario", "method", "ablation", "seed", "day", *OBJECTIVES]
+    table = table[first + sorted(set(table.columns) - set(first))]
+    return table, pd.concat(epochs, ignore_index=True), pd.DataFrame(timings)
+
+
+def evaluate_folder(folder: Path, given: InputsConfig) -> None:
+    """Score the run in `folder`, one seed, and write its tables there."""
+    run = load(folder / "resolved.yaml").model_copy(update={"inputs": given})
+    task = load_run(run)
+    scheduler = make_scheduler(run)
+    scheduler.reset(task.world, run.seed)
+    scheduler.load(folder / "policy.npz")
+    episodes, epochs, timings = evaluate(task, scheduler, run.seed)
+    write_parquet(folder / "epochs.parquet", epochs)
+    write_parquet(folder / "episodes.parquet", episodes)
+    decision = {
+        str(method): {"median_s": part["decision_s"].median(), "max_s": part["decision_s"].max()}
+        for method, part in timings.groupby("method")
+    }
+    write_json(folder / "timings" / "decision.json", decision)
+
+
+def load_run(run: RunConfig) -> Task:
+    """The task of a run; scenario and profiles are made on the fly when no path is given."""
+    ready = inputs.ready(run)
+    return load_task(run, ready.scenario, ready.profiles, noise_seed=run.seed)
+
+
+def _progress(jobs: list, label: str) -> Iterator:
+    return iter(tqdm(jobs, desc=label, unit="day", disable=not sys.stderr.isatty()))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(prog="marlin evaluate", description=__doc__)
+    parser.add_argument("folder", nargs="+", type=Path, help="run folder of one seed")
+    parser.add_argument("--scenario", help="scenario.nc (default: made in the cache)")
+    parser.add_argument("--profiles", help="profiles.parquet (default: made in the cache)")
+    given = parser.parse_args(arguments)
+    paths = InputsConfig(scenario=given.scenario, profiles=given.profiles)
+    with guard():
+        for folder in given.folder:
+            evaluate_folder(folder, paths)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Games: how four proposals become one plan."""

@@ -1,0 +1,1 @@
+"""Schedulers: one module each, all behind the contract in `base`."""

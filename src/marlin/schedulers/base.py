@@ -1,0 +1,95 @@
+"""The contract between a scheduler and the evaluation: what it sees, what it returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from marlin.errors import UserError
+from marlin.fleet.contract import Inputs, Outcome, Plan, State, convert
+from marlin.fleet.power_down import sized_plan
+from marlin.fleet.simulator import step
+from marlin.fleet.world import World
+
+
+@dataclass
+class Budget:
+    """Simulated plans that a scheduler may look at before it decides; the same for all."""
+
+    calls_per_decision: int
+    used: int = 0
+
+    def take(self, calls: int) -> None:
+        """Count `calls` more; refuse what goes beyond the budget."""
+        if self.used + calls > self.calls_per_decision:
+            raise UserError(
+                f"the scheduler asked for {self.used + calls} simulated plans in one decision but "
+                f"budget.calls_per_decision is {self.calls_per_decision}: ask for fewer"
+            )
+        self.used += calls
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What is known when an epoch is planned: the forecast of it, and the state of the fleet.
+
+    Arrays carry a leading batch axis of one. Nothing in here is taken from the epoch's own truth.
+    """
+
+    world: World
+    time: np.datetime64
+    forecast: Inputs
+    state: State
+    budget: Budget = field(repr=False)
+
+    def simulate(self, plans: Plan) -> tuple[State, Outcome]:
+        """What `plans` [B, ...] would lead to if the forecast came true; counts B calls."""
+        count = plans.routing.shape[0]
+        self.budget.take(count)
+        inputs = convert(self.forecast, lambda a: np.repeat(a, count, axis=0))
+        state = convert(self.state, lambda a: np.repeat(a, count, axis=0))
+        return step(self.world, state, plans, inputs)
+
+
+class Scheduler(ABC):
+    """Base of all schedulers: `plan` is needed, the rest is for those that learn."""
+
+    @abstractmethod
+    def plan(self, observation: Observation) -> Plan:
+        """Routing shares [1, O, M, S, D] and power levels [1, D, G] for the coming epoch."""
+
+    def variants(self) -> tuple[str, ...]:
+        """Policies that one training yields; the empty name is the method itself."""
+        return ("",)
+
+    def reset(self, world: World, seed: int, variant: str = "") -> None:
+        """Start a day: forget the last one, seed all chance."""
+
+    def observe(self, outcome: Outcome) -> None:
+        """Learn from what the last plan cost."""
+
+    def train(self, task: Any) -> list[dict[str, Any]]:
+        """Learn before being scored; returns rows of the learning curve."""
+        return []
+
+    def save(self, path: Path) -> None:
+        """Write what was learned."""
+        weights: dict[str, Any] = self.weights()
+        np.savez(path, **weights)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """What was learned, by name."""
+        return {}
+
+    def load(self, path: Path) -> None:
+        """Read what `save` wrote."""
+
+
+def plan_for(observation: Observation, routing: np.ndarray, target_utilisation: float) -> Plan:
+    """A plan for the forecast whose power levels come from the shared power-down layer."""
+    arrivals = observation.forecast.arrival_rate_per_s
+    return sized_plan(observation.world, routing, arrivals, target_utilisation)

@@ -1,0 +1,216 @@
+"""Offline training: many worlds at once, on past days whose outcome is known."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from marlin.fleet.contract import OBJECTIVES, Inputs, State
+from marlin.fleet.world import World
+from marlin.games.negotiation import Rules, starting_capital, updated_capital
+from marlin.schedulers.marlin.agents import AGENTS, Hyperparameters, Learners
+from marlin.schedulers.marlin.codec import action_size, observe, state_size
+from marlin.schedulers.marlin.play import (
+    SCHEMES,
+    agree,
+    even_split,
+    metric_table,
+    propose,
+    repeat,
+    rewards,
+    simulate,
+    to_torch,
+    tried,
+)
+from marlin.schedulers.marlin.replay import DualReplay
+from marlin.task import TRAIN, VALIDATION, Task
+
+if TYPE_CHECKING:
+    from marlin.schedulers.marlin import Marlin
+
+CALLS_PER_ROUND = AGENTS + 2  # every proposal, the agreed plan, the even split
+
+
+def make_learners(options: Marlin, world: World, seed: int) -> Learners:
+    """Fresh agents for a world."""
+    return Learners(
+        state_size(world),
+        action_size(world),
+        Hyperparameters(
+            actor_width=options.actor_width,
+            critic_width=options.critic_width,
+            actor_rate=options.actor_rate,
+            critic_rate=options.critic_rate,
+            temperature_rate=options.temperature_rate,
+            discount=options.discount,
+            target_rate=options.target_rate,
+            target_entropy=options.target_entropy,
+        ),
+        seed,
+    )
+
+
+def make_replay(options: Marlin, world: World) -> DualReplay:
+    """Empty buffers for a world."""
+    return DualReplay(
+        state_size(world),
+        action_size(world),
+        AGENTS,
+        options.across_capacity,
+        options.within_capacity,
+    )
+
+
+def pack(learners: Learners) -> dict[str, np.ndarray]:
+    """Parameters of actor, critics, targets and temperatures, by name."""
+    parts = {"actor": learners.actor, "critics": learners.critics, "targets": learners.targets}
+    named = {
+        f"{part}.{name}": value.numpy().copy()
+        for part, module in parts.items()
+        for name, value in module.state_dict().items()
+    }
+    return named | {"log_temperature": learners.log_temperature.detach().numpy().copy()}
+
+
+def unpack(learners: Learners, named: dict[str, np.ndarray]) -> None:
+    """Load what `pack` gave."""
+    parts = {"actor": learners.actor, "critics": learners.critics, "targets": learners.targets}
+    for part, module in parts.items():
+        module.load_state_dict(
+            {
+                name.removeprefix(f"{part}."): torch.as_tensor(value)
+                for name, value in named.items()
+                if name.startswith(f"{part}.")
+            }
+        )
+    with torch.no_grad():
+        learners.log_temperature.copy_(torch.as_tensor(named["log_temperature"]))
+
+
+class Worlds:
+    """A batch of training worlds, each walking through a day, then moved to another."""
+
+    def __init__(self, task: Task, count: int, rng: np.random.Generator) -> None:
+        self.task, self.rng = task, rng
+        self.days = np.array(task.days(TRAIN))
+        self.per_day = round(86_400 / task.world.epoch_s)
+        self.start = rng.choice(self.days, count)
+        self.offset = rng.integers(0, self.per_day - 1, count)
+        self.scheme = rng.integers(0, len(SCHEMES), count)
+        self.state: State = to_torch(task.world.idle_state(count))
+
+    @property
+    def epoch(self) -> np.ndarray:
+        """Current epoch of every world, [B]."""
+        return self.start + self.offset
+
+    def weights(self) -> Tensor:
+        """Scheme weights of every world, [B, N]."""
+        table = torch.tensor(list(SCHEMES.values()))
+        return table[torch.as_tensor(self.scheme)]
+
+    def advance(self, state: State) -> np.ndarray:
+        """Move every world one epoch on; returns which ones were moved to another day [B]."""
+        self.state = state
+        self.offset += 1
+        done = self.offset >= self.per_day - 1
+        self.start = np.where(done, self.rng.choice(self.days, len(done)), self.start)
+        self.offset = np.where(done, 0, self.offset)
+        drawn = self.rng.integers(0, len(SCHEMES), len(done))
+        self.scheme = np.where(done, drawn, self.scheme)
+        return done
+
+
+def train(options: Marlin, task: Task) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    """Train until the budget's simulated epochs are spent; weights and learning curve."""
+    torch.set_num_threads(1)
+    seed, budget = task.run.seed, task.run.budget
+    rng = np.random.default_rng([seed, 1])
+    world = task.world.to_torch()
+    learners = make_learners(options, world, seed)
+    replay = make_replay(options, world)
+    worlds = Worlds(task, budget.worlds, rng)
+    capital = starting_capital(worlds.weights(), Rules())
+    rounds = max(budget.training_epochs // (budget.worlds * CALLS_PER_ROUND), options.checkpoints)
+    marks = set(np.linspace(0, rounds, options.checkpoints + 1).round().astype(int))
+    rows = validate(options, task, world, learners, 0)
+    bar = tqdm(range(rounds), desc=f"marlin seed {seed}", disable=not sys.stderr.isatty())
+    for done in bar:
+        blend = options.blend_start * options.blend_decay**done
+        capital = play_round(options, task, world, learners, replay, worlds, capital, blend)
+        for _ in range(options.updates_per_round):
+            batch, drawn = replay.draw(options.batch_size, options.across_share, rng)
+            replay.reprioritise(drawn, learners.update(batch))
+        if done + 1 in marks:
+            spent = (done + 1) * budget.worlds * CALLS_PER_ROUND
+            rows += validate(options, task, world, learners, spent)
+    return pack(learners), rows
+
+
+def play_round(
+    options: Marlin, task: Task, world: World, learners: Learners, replay: DualReplay,
+    worlds: Worlds, capital: Tensor, blend: float,
+) -> Tensor:  # fmt: skip
+    """One epoch of every world: propose, try, agree, carry out, remember; returns capital."""
+    epoch, weights = worlds.epoch, worlds.weights()
+    forecast, truth = to_torch(task.forecasts(epoch)), to_torch(task.truth(epoch))
+    upcoming = to_torch(task.forecasts(epoch + 1))
+    proposal = propose(learners, world, worlds.state, forecast, blend, explore=True)
+    reference = even_split(world, forecast, truth)
+    after, outcome = tried(world, worlds.state, proposal, forecast, truth)
+    offered = metric_table(outcome).reshape(-1, AGENTS, AGENTS).transpose(1, 2)
+    replay.within.add(
+        proposal.state.repeat_interleave(AGENTS, 0),
+        proposal.actions.flatten(0, 1),
+        rewards(outcome, repeat(reference, AGENTS), options.drop_penalty),
+        observe(world, after, repeat(upcoming, AGENTS)),
+        options.tried_priority,
+    )
+    action = agree(learners, proposal, capital, weights, Rules())
+    state, outcome = simulate(world, worlds.state, action, forecast, truth)
+    replay.across.add(
+        proposal.state,
+        action,
+        rewards(outcome, reference, options.drop_penalty),
+        observe(world, state, upcoming),
+        options.across_priority,
+    )
+    capital = updated_capital(capital, metric_table(outcome), offered, Rules())
+    moved = torch.as_tensor(worlds.advance(state))[:, None]
+    return torch.where(moved, starting_capital(worlds.weights(), Rules()), capital)
+
+
+def validate(
+    options: Marlin, task: Task, world: World, learners: Learners, spent: int
+) -> list[dict[str, Any]]:
+    """Deterministic policy of every scheme on the validation days; one row a scheme."""
+    days = np.array(task.days(VALIDATION))
+    weights = torch.tensor(list(SCHEMES.values())).repeat_interleave(len(days), 0)
+    start = np.tile(days, len(SCHEMES))
+    state: State = to_torch(task.world.idle_state(len(start)))
+    capital = starting_capital(weights, Rules())
+    totals, arrived = torch.zeros(len(start), len(OBJECTIVES)), torch.zeros(len(start))
+    for offset in range(round(86_400 / world.epoch_s)):
+        forecast: Inputs = to_torch(task.forecasts(start + offset))
+        truth: Inputs = to_torch(task.truth(start + offset))
+        proposal = propose(learners, world, state, forecast, blend=0.0, explore=False)
+        action = agree(learners, proposal, capital, weights, Rules())
+        outcome_of_tries = tried(world, state, proposal, forecast, forecast)[1]
+        offered = metric_table(outcome_of_tries).reshape(-1, AGENTS, AGENTS).transpose(1, 2)
+        state, outcome = simulate(world, state, action, forecast, truth)
+        capital = updated_capital(capital, metric_table(outcome), offered, Rules())
+        metrics = metric_table(outcome)
+        metrics[:, 0] *= outcome.arrived
+        totals, arrived = totals + metrics, arrived + outcome.arrived
+    totals[:, 0] /= arrived
+    means = totals.reshape(len(SCHEMES), len(days), -1).mean(dim=1)
+    return [
+        {"training_epochs": spent, "variant": name or "balanced"}
+        | dict(zip(OBJECTIVES, mean.tolist(), strict=True))
+        for name, mean in zip(SCHEMES, means, strict=True)
+    ]

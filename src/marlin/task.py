@@ -1,0 +1,117 @@
+"""A run's world, its epochs and what a scheduler may know of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from marlin.config import RunConfig
+from marlin.errors import UserError
+from marlin.fleet.contract import Inputs, State, row
+from marlin.fleet.forecast import contiguous, predict_series
+from marlin.fleet.world import Epochs, World, build_epochs, build_world
+from marlin.schedulers.base import Budget, Observation, Scheduler
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+FORECAST = {  # and whether injected noise applies: the weather is forecast well by all
+    "arrival_rate_per_s": True,
+    "carbon_g_per_kwh": True,
+    "price_usd_per_mwh": True,
+    "pue": False,
+    "wue_l_per_kwh": False,
+}
+KNOWN_AHEAD = ("ewif_l_per_kwh", "aware_m3_per_m3", "available")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run is about: the fleet, the truth and the causal forecast of every epoch."""
+
+    run: RunConfig
+    world: World
+    epochs: Epochs
+    forecast: Inputs  # [T, ...] each epoch as it was predicted one epoch before
+
+    def days(self, split: int) -> list[int]:
+        """First epochs of the whole days of a split that have a week of history behind them."""
+        per_day = round(86_400 / self.world.epoch_s)
+        history = 7 * per_day
+        starts = np.arange(0, len(self.epochs.time) - per_day + 1, per_day)
+        same = self.epochs.split[starts] == split
+        return [int(t) for t in starts[same] if t >= history]
+
+    def test_days(self) -> list[int]:
+        """First epochs of the test days, evenly spaced over the test period."""
+        days = self.days(TEST)
+        wanted = self.run.scenario.test_days
+        if wanted > len(days):
+            raise UserError(
+                f"scenario {self.run.scenario.name} has {len(days)} test days but "
+                f"scenario.test_days is {wanted}: lower it or lengthen the test period"
+            )
+        # Midpoints of equal stretches: a day of every season, none at the very edge.
+        positions = (np.arange(wanted) + 0.5) * len(days) / wanted
+        return [days[int(p)] for p in positions]
+
+    def day_name(self, start: int) -> str:
+        """ISO date of a day by its first epoch."""
+        return str(self.epochs.time[start].astype("datetime64[D]"))
+
+    def truth(self, epochs: np.ndarray) -> Inputs:
+        """Realised inputs of the given epochs, as a batch."""
+        return row(self.epochs.inputs, epochs)
+
+    def forecasts(self, epochs: np.ndarray) -> Inputs:
+        """Forecast inputs of the given epochs, as a batch."""
+        return row(self.forecast, epochs)
+
+    def observation(self, epoch: int, state: State) -> Observation:
+        """What a scheduler sees when it plans `epoch`."""
+        return Observation(
+            world=self.world,
+            time=self.epochs.time[epoch],
+            forecast=self.forecasts(np.array([epoch])),
+            state=state,
+            budget=Budget(self.run.budget.calls_per_decision),
+        )
+
+
+def load_task(run: RunConfig, scenario: Path, profiles: Path, noise_seed: int = 0) -> Task:
+    """Read a scenario and serving profiles; forecast every epoch from what came before it."""
+    from marlin.data.prepare import read
+    from marlin.serving import profiles as serving
+
+    dataset = read(scenario)
+    world = build_world(dataset, run, serving.load(profiles))
+    epochs = build_epochs(dataset, run, world)
+    return Task(run, world, epochs, forecast_inputs(run, epochs, noise_seed))
+
+
+def forecast_inputs(run: RunConfig, epochs: Epochs, noise_seed: int) -> Inputs:
+    """One-epoch-ahead forecasts of demand, carbon, price and the weather-driven factors.
+
+    Annual and monthly factors are known ahead. Each stretch without a gap in time is forecast by
+    itself; its first epoch, which no history leads to, repeats the truth and is never planned on.
+    """
+    values = {name: getattr(epochs.inputs, name) for name in KNOWN_AHEAD}
+    for index, (name, noisy) in enumerate(FORECAST.items()):
+        series = getattr(epochs.inputs, name)
+        flat = series.reshape(len(series), -1)
+        rng = np.random.default_rng([noise_seed, 100 + index])
+        noise = run.signals.forecast_noise if noisy else 0.0
+        predicted = np.concatenate(
+            [predict_series(flat[t], noise=noise, rng=rng) for t in contiguous(epochs.time)]
+        )
+        unknown = np.isnan(predicted)
+        predicted[unknown] = flat[unknown]
+        values[name] = predicted.reshape(series.shape)
+    return Inputs(**values)
+
+
+def make_scheduler(run: RunConfig) -> Scheduler:
+    """The scheduler that `run.method` names, with its parameters."""
+    from hydra.utils import instantiate
+
+    return instantiate(run.method)

@@ -1,0 +1,199 @@
+"""Every scheduler keeps the contract; greedy ones do what their name says."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import synthetic
+
+from marlin.errors import UserError
+from marlin.evaluate import evaluate, run_day
+from marlin.fleet.contract import OBJECTIVES, Plan
+from marlin.fleet.world import build_epochs, build_world
+from marlin.schedulers.base import Observation, Scheduler
+from marlin.schedulers.fill import fill_by_cost
+from marlin.schedulers.greedy import CarbonGreedy, WeightedGreedy
+from marlin.schedulers.nearest import Nearest
+from marlin.schedulers.nsga2 import Nsga2
+from marlin.schedulers.round_robin import RoundRobin
+from marlin.task import TEST, TRAIN, VALIDATION, Task, forecast_inputs
+
+SIMPLE = [RoundRobin, Nearest, CarbonGreedy, WeightedGreedy, Nsga2]
+
+
+def make_task(**changes: object) -> Task:
+    run = synthetic.run_config(**changes)
+    dataset = synthetic.scenario()
+    world = build_world(dataset, run, synthetic.profiles())
+    epochs = build_epochs(dataset, run, world)
+    return Task(run, world, epochs, forecast_inputs(run, epochs, 0))
+
+
+TASK = make_task()
+
+
+def first_observation(scheduler: Scheduler, task: Task = TASK) -> Observation:
+    scheduler.reset(task.world, 0)
+    return task.observation(task.test_days()[0], task.world.idle_state(1))
+
+
+@pytest.mark.parametrize("kind", SIMPLE)
+def test_plans_are_shares_and_levels(kind: type[Scheduler]) -> None:
+    scheduler = kind()
+    plan = scheduler.plan(first_observation(scheduler))
+    world = TASK.world
+    assert plan.routing.shape == (1, *world.class_shape, len(world.sites))
+    assert plan.power.shape == (1, len(world.sites), len(world.node_types))
+    np.testing.assert_allclose(plan.routing.sum(axis=-1), 1.0)
+    assert (plan.routing >= 0).all()
+    assert ((plan.power >= 0) & (plan.power <= 1)).all()
+
+
+@pytest.mark.parametrize("kind", SIMPLE)
+def test_a_scheduler_sees_nothing_of_the_epoch_that_it_plans(kind: type[Scheduler]) -> None:
+    """Changing the truth from an epoch on leaves the plan for that epoch as it was."""
+    start = TASK.test_days()[0]
+    later = {
+        f.name: np.where(
+            (np.arange(len(TASK.epochs.time)) >= start).reshape(-1, *[1] * (value.ndim - 1)),
+            value * 1.7,
+            value,
+        )
+        for f in fields(TASK.epochs.inputs)
+        if f.name not in ("available", "ewif_l_per_kwh", "aware_m3_per_m3")
+        for value in [getattr(TASK.epochs.inputs, f.name)]
+    }
+    epochs = replace(TASK.epochs, inputs=replace(TASK.epochs.inputs, **later))
+    other = Task(TASK.run, TASK.world, epochs, forecast_inputs(TASK.run, epochs, 0))
+    plans = []
+    for task in (TASK, other):
+        scheduler = kind()
+        plans.append(scheduler.plan(first_observation(scheduler, task)))
+    np.testing.assert_array_equal(plans[0].routing, plans[1].routing)
+    np.testing.assert_array_equal(plans[0].power, plans[1].power)
+
+
+def test_round_robin_splits_evenly() -> None:
+    scheduler = RoundRobin()
+    plan = scheduler.plan(first_observation(scheduler))
+    np.testing.assert_allclose(plan.routing, 1 / 3)
+
+
+def test_carbon_greedy_fills_the_cleanest_site_first() -> None:
+    scheduler = CarbonGreedy()
+    observation = first_observation(scheduler)
+    routed = _site_requests(observation, scheduler.plan(observation))
+    carbon = (observation.forecast.pue * observation.forecast.carbon_g_per_kwh)[0]
+    assert routed.argmax() == carbon.argmin()
+    assert routed[carbon.argmax()] == routed.min()
+
+
+def test_nearest_sends_light_demand_to_the_closest_site() -> None:
+    scheduler = Nearest()
+    observation = first_observation(scheduler)
+    light = replace(
+        observation.forecast,
+        arrival_rate_per_s=0.05 * observation.forecast.arrival_rate_per_s,
+    )
+    plan = scheduler.plan(replace(observation, forecast=light))
+    closest = TASK.world.constants.rtt_s.argmin(axis=1)
+    for origin, site in enumerate(closest):
+        np.testing.assert_allclose(plan.routing[0, origin, :, :, site], 1.0)
+
+
+def test_fill_respects_the_ceiling_and_spreads_what_is_left_by_capacity() -> None:
+    world = TASK.world
+    demand = TASK.truth(np.array([TASK.test_days()[0]])).arrival_rate_per_s
+    cost = np.broadcast_to(np.array([0.0, 1.0, 2.0]), (2, 3))
+    capacity = np.einsum("dg,gms->dms", world.constants.nodes, world.constants.node_rate_per_s)
+
+    def site_load(routing: np.ndarray) -> np.ndarray:
+        routed = np.einsum("oms,omsd->dms", demand[0], routing[0])
+        return (routed / capacity).sum(axis=(1, 2))
+
+    load = site_load(fill_by_cost(world, cost, demand, 0.7))
+    assert load[0] == pytest.approx(0.7)
+    assert load.argsort().tolist() == [2, 1, 0]
+    crowded = site_load(fill_by_cost(world, cost, demand, 0.1))
+    # Equal sites: each holds 0.1 and a third of what finds no room.
+    np.testing.assert_allclose(crowded, site_load(np.full_like(_even(demand), 1 / 3)))
+
+
+def test_nsga2_is_better_than_its_starting_point_and_repeats() -> None:
+    plans = []
+    for _ in range(2):
+        scheduler = Nsga2()
+        observation = first_observation(scheduler)
+        plans.append(scheduler.plan(observation))
+        assert observation.budget.used <= TASK.run.budget.calls_per_decision
+    np.testing.assert_array_equal(plans[0].routing, plans[1].routing)
+    rich = make_task(
+        budget={"name": "x", "training_epochs": 0, "worlds": 1, "calls_per_decision": 640}
+    )
+
+    def score(task: Task) -> float:
+        scheduler = Nsga2()
+        observation = first_observation(scheduler, task)
+        plan = scheduler.plan(observation)
+        outcome = replace(observation, budget=task.observation(800, observation.state).budget)
+        return float(sum(np.log(v[0]) for v in outcome.simulate(plan)[1].objectives()))
+
+    assert score(rich) < score(TASK)
+
+
+def test_budget_refuses_more_than_it_holds() -> None:
+    scheduler = RoundRobin()
+    observation = first_observation(scheduler)
+    plan = scheduler.plan(observation)
+    many = Plan(np.repeat(plan.routing, 33, axis=0), np.repeat(plan.power, 33, axis=0))
+    with pytest.raises(UserError, match=r"33 simulated plans .* is 32"):
+        observation.simulate(many)
+
+
+def test_days_are_whole_disjoint_and_have_history() -> None:
+    train, validation, test = (set(TASK.days(s)) for s in (TRAIN, VALIDATION, TEST))
+    assert not train & validation
+    assert not (train | validation) & test
+    assert min(train) == 7 * 96
+    assert len(validation) == 1
+    assert len(test) == 2
+    with pytest.raises(UserError, match=r"has 2 test days but scenario\.test_days is 9"):
+        make_task(
+            scenario=synthetic.run_config().scenario.model_dump() | {"test_days": 9}
+        ).test_days()
+
+
+def test_episode_totals_are_sums_of_epochs_and_repeat_exactly() -> None:
+    run = TASK.run.model_copy(update={"method": {"name": "nsga2"}})
+    task = Task(run, TASK.world, TASK.epochs, TASK.forecast)
+    episodes, epochs, timings = evaluate(task, Nsga2(), 3)
+    assert episodes["method"].tolist() == ["nsga2"]
+    assert len(epochs) == 96 * 3
+    assert len(timings) == 96
+    for name in OBJECTIVES[1:]:
+        assert episodes[name].iloc[0] == pytest.approx(epochs[name].sum())
+    again = evaluate(task, Nsga2(), 3)[0]
+    assert again.equals(episodes)
+
+
+def test_a_scheduler_of_the_users_own_needs_only_plan() -> None:
+    class Mine(Scheduler):
+        def plan(self, observation: Observation) -> Plan:
+            sites = len(observation.world.sites)
+            shape = (1, *observation.world.class_shape, sites)
+            power = np.ones((1, sites, len(observation.world.node_types)))
+            return Plan(np.full(shape, 1 / sites), power)
+
+    day = run_day(TASK, Mine(), TASK.test_days()[0], 0, "")
+    assert len(day.outcomes) == 96
+
+
+def _site_requests(observation: Observation, plan: Plan) -> np.ndarray:
+    demand = observation.forecast.arrival_rate_per_s[..., None]
+    return (demand * plan.routing).sum(axis=(0, 1, 2, 3))
+
+
+def _even(demand: np.ndarray) -> np.ndarray:
+    return np.empty((*demand.shape, len(synthetic.SITES)))
