@@ -77,7 +77,8 @@ def run_config(**changes: object) -> RunConfig:
         },
         "method": {"name": "round_robin", "_target_": "marlin.schedulers.round_robin.RoundRobin"},
         "budget": {
-            "name": "tiny", "training_epochs": 384, "worlds": 8, "calls_per_decision": 32,
+            "name": "tiny", "training_epochs": 384, "worlds": 8,
+            "checkpoints": 1, "calls_per_decision": 32,
         },
         "ablation": "none",
         "tracking": {"name": "none"},

@@ -130,7 +130,13 @@ def test_nsga2_is_better_than_its_starting_point_and_repeats() -> None:
         assert observation.budget.used <= TASK.run.budget.calls_per_decision
     np.testing.assert_array_equal(plans[0].routing, plans[1].routing)
     rich = make_task(
-        budget={"name": "x", "training_epochs": 0, "worlds": 1, "calls_per_decision": 640}
+        budget={
+            "name": "x",
+            "training_epochs": 0,
+            "worlds": 1,
+            "checkpoints": 1,
+            "calls_per_decision": 640,
+        }
     )
 
     def score(task: Task) -> float:

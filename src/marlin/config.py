@@ -172,6 +172,7 @@ class BudgetConfig(Section):
     name: str
     training_epochs: int = Field(ge=0, description="simulated epochs, summed over worlds")
     worlds: int = Field(ge=1, le=4096, description="worlds stepped at once while training")
+    checkpoints: int = Field(ge=1, le=100, description="points of the learning curve")
     calls_per_decision: int = Field(ge=1, description="simulated plans per epoch when deciding")
 
 

@@ -27,8 +27,7 @@ from marlin.serving.queueing import (
 Array = Any
 
 TINY = 1e-12
-SPILL_ROUNDS = 3
-SPILL_REACH_S = 0.05  # overflow prefers sites within about this RTT
+SPILL_ROUNDS = 4
 QUEUE_CEILING = 0.995  # queueing formulas hold below this; beyond it the backlog takes over
 JOULES_PER_KWH = 3.6e6
 
@@ -111,39 +110,52 @@ def dispatch(
 ) -> Array:
     """Routed flows after spill-over: no site is filled past the ceiling while others have room.
 
-    Overflow moves to sites with room, near ones first, in a few rounds; what finds no room stays
-    where the plan put it. Shapes: routing and result [B, O, M, S, D], arrivals [B, O, M, S],
-    capacity and waiting [B, D, M, S].
+    What finds no room stays where the plan put it. Shapes: routing and result [B, O, M, S, D],
+    arrivals [B, O, M, S], capacity and waiting [B, D, M, S].
     """
     xp = array_namespace(routing)
     flows = arrival_rate_per_s[..., None] * routing
-    per_request = xp.moveaxis(1.0 / xp.clip(capacity, TINY, None), 1, -1)  # [B, M, S, D]
-    held = xp.sum(xp.moveaxis(waiting, 1, -1) * per_request, axis=(1, 2))  # [B, D]
-    room = xp.clip(world.utilisation_ceiling - held, 0.0, None)
-    used = _load(flows, per_request)
+    routed = xp.moveaxis(xp.sum(flows, axis=1), -1, 1)  # [B, D, M, S]
+    slots = 1.0 / xp.clip(capacity, TINY, None)
+    used = xp.sum(routed * slots, axis=(2, 3))
+    room = world.utilisation_ceiling - xp.sum(waiting * slots, axis=(2, 3))
+    room = xp.clip(room, 0.0, None)
     if not bool(xp.any(used > room)):
         return flows
-    stay = xp.clip(room / xp.clip(used, TINY, None), None, 1.0)[:, None, None, None, :]
-    kept, overflow = flows * stay, flows * (1.0 - stay)
-    near = xp.exp(-world.constants.rtt_s / SPILL_REACH_S)[None, :, None, None, :]
+    stay = xp.clip(room / xp.clip(used, TINY, None), None, 1.0)
+    moved = _spill(
+        world.constants, routed * (1.0 - stay)[..., None, None], slots, room - used * stay
+    )
+    # What neither fits nor moves stays: shares of a row of `where` sum to one.
+    where = moved * (1.0 - stay)[..., None]
+    home = 1.0 - xp.sum(where, axis=-1)
+    spilled = xp.reshape(flows, (flows.shape[0], -1, flows.shape[-1])) @ where
+    return flows * home[:, None, None, None, :] + xp.reshape(spilled, flows.shape)
+
+
+def _spill(constants: Constants, overflow: Array, slots: Array, free: Array) -> Array:
+    """Where the overflow of each site goes, [B, D, D]: shares of a row that sum to one at most.
+
+    Sites with room take it in a few rounds, near ones first. Shapes: overflow [B, D, M, S]
+    requests per second, slots [B, D, M, S] utilisation per request per second, free [B, D].
+    """
+    xp = array_namespace(overflow)
+    sites = free.shape[-1]
+    by_class = xp.matrix_transpose(xp.reshape(slots, (slots.shape[0], sites, -1)))
+    # [B, from, to]: utilisation of a site if all of another's overflow went there
+    load = xp.reshape(overflow, (overflow.shape[0], sites, -1)) @ by_class
+    near = constants.site_pull
+    shares = xp.zeros_like(load)
     for _ in range(SPILL_ROUNDS):
-        free = xp.clip(room - _load(kept, per_request), 0.0, None)
-        pull = near * (free[:, None, None, :] / xp.clip(per_request, TINY, None))[:, None]
-        total = xp.sum(pull, axis=-1, keepdims=True)
-        share = pull / xp.clip(total, TINY, None)
-        offered = xp.sum(overflow, axis=-1, keepdims=True) * share
-        fits = xp.clip(free / xp.clip(_load(offered, per_request), TINY, None), None, 1.0)
-        taken = offered * fits[:, None, None, None, :]
-        moved = xp.sum(taken, axis=-1, keepdims=True)
-        left = 1.0 - moved / xp.clip(xp.sum(overflow, axis=-1, keepdims=True), TINY, None)
-        kept, overflow = kept + taken, overflow * xp.clip(left, 0.0, None)
-    return kept + overflow
-
-
-def _load(flows: Array, per_request: Array) -> Array:
-    """Utilisation of each site [B, D] by flows [B, O, M, S, D]."""
-    xp = array_namespace(flows)
-    return xp.sum(xp.sum(flows, axis=1) * per_request, axis=(1, 2))
+        pull = near * (free / xp.clip(slots[:, :, 0, 0], TINY, None))[:, None, :]
+        left = 1.0 - xp.sum(shares, axis=-1, keepdims=True)
+        offer = left * pull / xp.clip(xp.sum(pull, axis=-1, keepdims=True), TINY, None)
+        asked = xp.sum(offer * load, axis=1)
+        fits = xp.clip(free / xp.clip(asked, TINY, None), None, 1.0)
+        taken = offer * fits[:, None, :]
+        shares = shares + taken
+        free = xp.clip(free - xp.sum(taken * load, axis=1), 0.0, None)
+    return shares
 
 
 def _settle(
@@ -282,7 +294,7 @@ def _client_ttft_s(
     A dropped request counts with the patience, so that dropping never looks fast.
     """
     xp = array_namespace(flows)
-    network = xp.sum(flows * world.constants.rtt_s[:, None, None, :], axis=(1, 2, 3))  # [B, D]
+    network = xp.sum(xp.sum(flows, axis=(2, 3)) * world.constants.rtt_s, axis=1)  # [B, D]
     inside = xp.sum(routed * latency_s, axis=(2, 3))
     rate = xp.sum(routed, axis=(2, 3))
     lost = xp.sum(dropped, axis=(2, 3)) / world.epoch_s

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Array = Any
 
+SPILL_REACH_S = 0.05  # overflow prefers sites that cost users about this much more RTT, or less
+
 
 @dataclass(frozen=True)
 class Constants:
@@ -26,6 +28,7 @@ class Constants:
 
     nodes: Array  # [D, G]
     rtt_s: Array  # [O, D]
+    site_pull: Array  # [D, D] how much a site's overflow prefers another, one for itself
     node_rate_per_s: Array  # [G, M, S] requests per second that fill one node
     replicas_per_node: Array  # [G, M]
     gpus_per_replica: Array  # [G, M]
@@ -162,6 +165,7 @@ def _constants(
         return scenario[name].to_numpy().astype(float)
 
     node_types = list(fleet.node_types.values())
+    rtt_s = variable("rtt_s")
     prompt, output = variable("prompt_tokens_mean"), variable("output_tokens_mean")
     output_cv2 = variable("output_tokens_cv2")
     # Mean context while decoding: each token of the output weighs alike, long outputs weigh more.
@@ -185,7 +189,8 @@ def _constants(
     replicas = np.floor(np.array([n.gpus for n in node_types], dtype=float)[:, None] / tp)
     return Constants(
         nodes=variable("nodes"),
-        rtt_s=variable("rtt_s"),
+        rtt_s=rtt_s,
+        site_pull=np.exp(-site_detour_s(rtt_s) / SPILL_REACH_S),
         node_rate_per_s=replicas[:, :, None] / work_s,
         replicas_per_node=replicas,
         gpus_per_replica=tp,
@@ -221,6 +226,17 @@ def _constants(
             ]
         ),
     )
+
+
+def site_detour_s(rtt_s: np.ndarray) -> np.ndarray:
+    """RTT that users of one site gain by being served at another, [D, D], from RTTs [O, D].
+
+    The mean over origins, near ones first: an origin counts for a site by how close it is.
+    """
+    closeness = np.exp(-rtt_s / SPILL_REACH_S)
+    weight = closeness / closeness.sum(axis=0)
+    gained = rtt_s[:, None, :] - rtt_s[:, :, None]  # [O, from, to]
+    return np.clip((weight[:, :, None] * gained).sum(axis=0), 0.0, None)
 
 
 def build_epochs(scenario: xr.Dataset, run: RunConfig, world: World) -> Epochs:

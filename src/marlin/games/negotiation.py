@@ -73,13 +73,11 @@ def veto(
     `veto_loss` below its own proposal, relative to the latter.
     """
     own = critics(proposals).diagonal(dim1=1, dim2=2)  # [B, N]
-    for agent in range(proposals.shape[1]):
+    entitled = (capital >= rules.veto_capital) & (weights >= rules.veto_weight)
+    for agent in torch.nonzero(entitled.any(0)).flatten().tolist():
         value = critics(plan[:, None])[:, agent, 0]
         loss = (own[:, agent] - value) / own[:, agent].abs().clamp_min(1e-8)
-        entitled = (capital[:, agent] >= rules.veto_capital) & (
-            weights[:, agent] >= rules.veto_weight
-        )
-        acts = entitled & (loss > rules.veto_loss)
+        acts = entitled[:, agent] & (loss > rules.veto_loss)
         pull = (loss * capital[:, agent] / 500.0).clamp(0.0, rules.veto_pull)
         pull = torch.where(acts, pull, torch.zeros_like(pull))[:, None]
         plan = (1.0 - pull) * plan + pull * proposals[:, agent]

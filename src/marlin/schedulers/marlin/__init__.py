@@ -33,6 +33,7 @@ class Marlin(Scheduler):
     target_rate: float = Field(0.02, gt=0, le=1)
     target_entropy: float = Field(-0.5, le=2, description="per number of the action")
     batch_size: int = Field(128, ge=8, le=4096)
+    online_batch_size: int = Field(64, ge=8, le=4096)
     across_share: float = Field(0.7, ge=0, le=1, description="of a batch, from carried-out plans")
     across_capacity: int = Field(20_000, ge=100)
     within_capacity: int = Field(20_000, ge=100)
@@ -43,9 +44,8 @@ class Marlin(Scheduler):
     blend_decay: float = Field(0.98, ge=0, le=1, description="per vector step")
     drop_penalty: float = Field(12.0, ge=0)
     explorations: int = Field(4, ge=0, le=64, description="simulated tries per agent and epoch")
-    exploration_updates: int = Field(1, ge=0, le=100)
+    exploration_updates: int = Field(0, ge=0, le=100)
     online_updates: int = Field(1, ge=0, le=100, description="after an epoch was carried out")
-    checkpoints: int = Field(8, ge=1, le=100, description="points of the learning curve")
 
     def variants(self) -> tuple[str, ...]:
         """Balanced first, then one variant per objective: schemes of the same agents."""

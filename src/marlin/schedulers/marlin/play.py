@@ -31,14 +31,14 @@ RATIO_REACH = (
 SHIFT_USD = 0.02  # per kWh: keeps the logarithm defined when energy prices are negative
 
 
-def to_torch(batch: Fields) -> Fields:
-    """A dataclass of NumPy arrays as float32 tensors."""
-    return convert(batch, lambda a: torch.as_tensor(np.asarray(a), dtype=torch.float32))
-
-
 def repeat(batch: Fields, times: int) -> Fields:
     """Each world `times` times in a row."""
-    return convert(batch, lambda a: a.repeat_interleave(times, dim=0))
+    return convert(batch, lambda a: np.repeat(a, times, axis=0))
+
+
+def tensor(values: np.ndarray) -> Tensor:
+    """What the networks take: single precision."""
+    return torch.as_tensor(values, dtype=torch.float32)
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,16 @@ class Proposal:
     state: Tensor  # [B, F]
     actions: Tensor  # [B, N, A]
 
+    def rows(self) -> np.ndarray:
+        """Actions with agents folded into the batch, [B x N, A]."""
+        return self.actions.flatten(0, 1).numpy()
+
 
 def propose(
     learners: Learners, world: World, state: State, forecast: Inputs, blend: float, explore: bool
 ) -> Proposal:
     """Every agent's proposal; `blend` is the weight of the rule of thumb early in training."""
-    seen = observe(world, state, forecast)
+    seen = tensor(observe(world, state, forecast))
     with torch.no_grad():
         if explore:
             actions = learners.actor.sample(seen, learners.generator)[0]
@@ -61,20 +65,21 @@ def propose(
             actions = learners.actor.best(seen)
     actions = actions.transpose(0, 1)
     if blend > 0.0:
-        actions = (1.0 - blend) * actions + blend * heuristic(world, forecast)
+        actions = (1.0 - blend) * actions + blend * tensor(heuristic(world, forecast))
     return Proposal(seen, actions)
 
 
 def agree(
     learners: Learners, proposal: Proposal, capital: Tensor, weights: Tensor,
     rules: negotiation.Rules,
-) -> Tensor:  # fmt: skip
-    """The negotiated action [B, A] under scheme weights [B, N]."""
+) -> np.ndarray:  # fmt: skip
+    """The negotiated actions [B, A] under scheme weights [B, N]."""
 
     def critics(actions: Tensor) -> Tensor:
         return learners.values(proposal.state, actions)
 
-    return negotiation.negotiate(proposal.actions, critics, capital, weights, rules).detach()
+    agreed = negotiation.negotiate(proposal.actions, critics, capital, weights, rules)
+    return agreed.detach().numpy()
 
 
 def even_split(world: World, forecast: Inputs, inputs: Inputs) -> Outcome:
@@ -84,53 +89,46 @@ def even_split(world: World, forecast: Inputs, inputs: Inputs) -> Outcome:
     the world is in: a reference that suffered from the state would reward staying in bad ones.
     """
     demand = forecast.arrival_rate_per_s
-    constants = world.constants
-    routing = torch.full((*demand.shape, len(world.sites)), 1.0 / len(world.sites))
+    routing = np.full((*demand.shape, len(world.sites)), 1.0 / len(world.sites))
     plan = sized_plan(world, routing, demand, REFERENCE_TARGET)
-    backlog = torch.zeros(len(demand), len(world.sites), *demand.shape[2:])
-    warm = State(backlog, constants.nodes.expand(len(demand), *constants.nodes.shape))
-    with torch.no_grad():
-        return step(world, warm, plan, inputs)[1]
+    return step(world, world.idle_state(len(demand)), plan, inputs)[1]
 
 
-def rewards(outcome: Outcome, reference: Outcome, weight_drops: float) -> Tensor:
+def rewards(outcome: Outcome, reference: Outcome, weight_drops: float) -> np.ndarray:
     """Each agent's reward [B, N]: minus the scaled logarithm of its metric over the even split's.
 
     Metrics are per request served, so that turning requests away earns nothing; a share of them
     dropped costs every agent `weight_drops`. Prices may be negative: both costs are shifted by
     `SHIFT_USD` a kWh before they are compared.
     """
-    shift = torch.zeros(len(SCHEMES) - 1)
-    shift[3] = SHIFT_USD
 
-    def metric(of: Outcome) -> Tensor:
-        table = metric_table(of) + shift * of.energy_kwh[:, None]
-        served = (1.0 - of.dropped / of.arrived.clamp_min(1e-9)).clamp(0.01, 1.0)[:, None]
-        return torch.cat([table[:, :1], table[:, 1:] / served], dim=-1).clamp_min(1e-3)
+    def metric(of: Outcome) -> np.ndarray:
+        served = np.clip(1.0 - of.dropped / np.clip(of.arrived, 1e-9, None), 0.01, 1.0)
+        table = metric_table(of)
+        table[:, 3] += SHIFT_USD * of.energy_kwh
+        table[:, 1:] /= served[:, None]
+        return np.clip(table, 1e-3, None)
 
-    ratio = (metric(outcome) / metric(reference)).clamp(1.0 / RATIO_REACH, RATIO_REACH)
-    lost = (outcome.dropped / outcome.arrived.clamp_min(1e-9))[:, None]
-    return -torch.tensor(REWARD_SCALE) * torch.log(ratio) - weight_drops * lost
-
-
-def simulate(
-    world: World, state: State, action: Tensor, forecast: Inputs, inputs: Inputs
-) -> tuple[State, Outcome]:
-    """Carry out actions planned on `forecast` when `inputs` come true."""
-    with torch.no_grad():
-        return step(world, state, decode(world, action, forecast), inputs)
+    ratio = np.clip(metric(outcome) / metric(reference), 1.0 / RATIO_REACH, RATIO_REACH)
+    lost = (outcome.dropped / np.clip(outcome.arrived, 1e-9, None))[:, None]
+    return -np.array(REWARD_SCALE) * np.log(ratio) - weight_drops * lost
 
 
-def metric_table(outcome: Outcome) -> Tensor:
+def metric_table(outcome: Outcome) -> np.ndarray:
     """Objectives as [B, N]."""
-    return torch.stack(outcome.objectives(), dim=-1)
+    return np.stack(outcome.objectives(), axis=-1)
 
 
 def tried(
     world: World, state: State, proposal: Proposal, forecast: Inputs, inputs: Inputs
 ) -> tuple[State, Outcome]:
     """Outcome of every proposal, worlds repeated: rows are (world, agent)."""
-    actions = proposal.actions.reshape(-1, proposal.actions.shape[-1])
-    return simulate(
-        world, repeat(state, AGENTS), actions, repeat(forecast, AGENTS), repeat(inputs, AGENTS)
-    )
+    many = repeat(forecast, AGENTS)
+    plans = decode(world, proposal.rows(), many)
+    return step(world, repeat(state, AGENTS), plans, repeat(inputs, AGENTS))
+
+
+def paid(capital: Tensor, outcome: Outcome, offered: Outcome, rules: negotiation.Rules) -> Tensor:
+    """Capital after an epoch; `offered` are the proposals' outcomes, rows (world, agent)."""
+    table = tensor(metric_table(offered)).reshape(-1, AGENTS, AGENTS).transpose(1, 2)
+    return negotiation.updated_capital(capital, tensor(metric_table(outcome)), table, rules)

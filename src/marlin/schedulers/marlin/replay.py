@@ -28,13 +28,20 @@ class Replay:
         self.priority = np.zeros(capacity)
 
     def add(
-        self, state: Tensor, action: Tensor, reward: Tensor, next_state: Tensor, scale: float = 1.0
+        self,
+        state: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        next_state: np.ndarray,
+        scale: float = 1.0,
     ) -> None:
         """Store rows [R, ...] at `scale` times the highest priority so far."""
         rows = (self._next + np.arange(len(state))) % self.capacity
         top = self.priority[: self.size].max() if self.size else 1.0
-        self.state[rows], self.action[rows] = state, action
-        self.reward[rows], self.next_state[rows] = reward, next_state
+        for name, values in (
+            ("state", state), ("action", action), ("reward", reward), ("next_state", next_state),
+        ):  # fmt: skip
+            getattr(self, name)[rows] = torch.as_tensor(values, dtype=torch.float32)
         self.priority[rows] = scale * min(top, 10.0)
         self._next = int((rows[-1] + 1) % self.capacity)
         self.size = min(self.size + len(rows), self.capacity)

@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from marlin.fleet.contract import OBJECTIVES, Inputs, State
+from marlin.fleet.contract import OBJECTIVES, State
+from marlin.fleet.simulator import step
 from marlin.fleet.world import World
-from marlin.games.negotiation import Rules, starting_capital, updated_capital
+from marlin.games.negotiation import Rules, starting_capital
 from marlin.schedulers.marlin.agents import AGENTS, Hyperparameters, Learners
-from marlin.schedulers.marlin.codec import action_size, observe, state_size
+from marlin.schedulers.marlin.codec import action_size, decode, observe, state_size
 from marlin.schedulers.marlin.play import (
     SCHEMES,
     agree,
     even_split,
     metric_table,
+    paid,
     propose,
     repeat,
     rewards,
-    simulate,
-    to_torch,
     tried,
 )
 from marlin.schedulers.marlin.replay import DualReplay
@@ -102,7 +102,7 @@ class Worlds:
         self.start = rng.choice(self.days, count)
         self.offset = rng.integers(0, self.per_day - 1, count)
         self.scheme = rng.integers(0, len(SCHEMES), count)
-        self.state: State = to_torch(task.world.idle_state(count))
+        self.state = task.world.idle_state(count)
 
     @property
     def epoch(self) -> np.ndarray:
@@ -131,14 +131,14 @@ def train(options: Marlin, task: Task) -> tuple[dict[str, np.ndarray], list[dict
     torch.set_num_threads(1)
     seed, budget = task.run.seed, task.run.budget
     rng = np.random.default_rng([seed, 1])
-    world = task.world.to_torch()
+    world = task.world
     learners = make_learners(options, world, seed)
     replay = make_replay(options, world)
     worlds = Worlds(task, budget.worlds, rng)
     capital = starting_capital(worlds.weights(), Rules())
-    rounds = max(budget.training_epochs // (budget.worlds * CALLS_PER_ROUND), options.checkpoints)
-    marks = set(np.linspace(0, rounds, options.checkpoints + 1).round().astype(int))
-    rows = validate(options, task, world, learners, 0)
+    rounds = max(budget.training_epochs // (budget.worlds * CALLS_PER_ROUND), budget.checkpoints)
+    marks = set(np.linspace(0, rounds, budget.checkpoints + 1).round().astype(int))
+    rows = validate(task, world, learners, 0)
     bar = tqdm(range(rounds), desc=f"marlin seed {seed}", disable=not sys.stderr.isatty())
     for done in bar:
         blend = options.blend_start * options.blend_decay**done
@@ -148,7 +148,7 @@ def train(options: Marlin, task: Task) -> tuple[dict[str, np.ndarray], list[dict
             replay.reprioritise(drawn, learners.update(batch))
         if done + 1 in marks:
             spent = (done + 1) * budget.worlds * CALLS_PER_ROUND
-            rows += validate(options, task, world, learners, spent)
+            rows += validate(task, world, learners, spent)
     return pack(learners), rows
 
 
@@ -157,58 +157,53 @@ def play_round(
     worlds: Worlds, capital: Tensor, blend: float,
 ) -> Tensor:  # fmt: skip
     """One epoch of every world: propose, try, agree, carry out, remember; returns capital."""
-    epoch, weights = worlds.epoch, worlds.weights()
-    forecast, truth = to_torch(task.forecasts(epoch)), to_torch(task.truth(epoch))
-    upcoming = to_torch(task.forecasts(epoch + 1))
+    epoch, weights, rules = worlds.epoch, worlds.weights(), Rules()
+    forecast, truth, upcoming = task.forecasts(epoch), task.truth(epoch), task.forecasts(epoch + 1)
     proposal = propose(learners, world, worlds.state, forecast, blend, explore=True)
+    seen = proposal.state.numpy()
     reference = even_split(world, forecast, truth)
-    after, outcome = tried(world, worlds.state, proposal, forecast, truth)
-    offered = metric_table(outcome).reshape(-1, AGENTS, AGENTS).transpose(1, 2)
+    after, offered = tried(world, worlds.state, proposal, forecast, truth)
     replay.within.add(
-        proposal.state.repeat_interleave(AGENTS, 0),
-        proposal.actions.flatten(0, 1),
-        rewards(outcome, repeat(reference, AGENTS), options.drop_penalty),
+        np.repeat(seen, AGENTS, axis=0),
+        proposal.rows(),
+        rewards(offered, repeat(reference, AGENTS), options.drop_penalty),
         observe(world, after, repeat(upcoming, AGENTS)),
         options.tried_priority,
     )
-    action = agree(learners, proposal, capital, weights, Rules())
-    state, outcome = simulate(world, worlds.state, action, forecast, truth)
+    action = agree(learners, proposal, capital, weights, rules)
+    state, outcome = step(world, worlds.state, decode(world, action, forecast), truth)
     replay.across.add(
-        proposal.state,
+        seen,
         action,
         rewards(outcome, reference, options.drop_penalty),
         observe(world, state, upcoming),
         options.across_priority,
     )
-    capital = updated_capital(capital, metric_table(outcome), offered, Rules())
+    capital = paid(capital, outcome, offered, rules)
     moved = torch.as_tensor(worlds.advance(state))[:, None]
-    return torch.where(moved, starting_capital(worlds.weights(), Rules()), capital)
+    return torch.where(moved, starting_capital(worlds.weights(), rules), capital)
 
 
-def validate(
-    options: Marlin, task: Task, world: World, learners: Learners, spent: int
-) -> list[dict[str, Any]]:
+def validate(task: Task, world: World, learners: Learners, spent: int) -> list[dict[str, Any]]:
     """Deterministic policy of every scheme on the validation days; one row a scheme."""
-    days = np.array(task.days(VALIDATION))
+    days, rules = np.array(task.days(VALIDATION)), Rules()
     weights = torch.tensor(list(SCHEMES.values())).repeat_interleave(len(days), 0)
     start = np.tile(days, len(SCHEMES))
-    state: State = to_torch(task.world.idle_state(len(start)))
-    capital = starting_capital(weights, Rules())
-    totals, arrived = torch.zeros(len(start), len(OBJECTIVES)), torch.zeros(len(start))
+    state = world.idle_state(len(start))
+    capital = starting_capital(weights, rules)
+    totals, arrived = np.zeros((len(start), len(OBJECTIVES))), np.zeros(len(start))
     for offset in range(round(86_400 / world.epoch_s)):
-        forecast: Inputs = to_torch(task.forecasts(start + offset))
-        truth: Inputs = to_torch(task.truth(start + offset))
+        forecast, truth = task.forecasts(start + offset), task.truth(start + offset)
         proposal = propose(learners, world, state, forecast, blend=0.0, explore=False)
-        action = agree(learners, proposal, capital, weights, Rules())
-        outcome_of_tries = tried(world, state, proposal, forecast, forecast)[1]
-        offered = metric_table(outcome_of_tries).reshape(-1, AGENTS, AGENTS).transpose(1, 2)
-        state, outcome = simulate(world, state, action, forecast, truth)
-        capital = updated_capital(capital, metric_table(outcome), offered, Rules())
+        action = agree(learners, proposal, capital, weights, rules)
+        offered = tried(world, state, proposal, forecast, forecast)[1]
+        state, outcome = step(world, state, decode(world, action, forecast), truth)
+        capital = paid(capital, outcome, offered, rules)
         metrics = metric_table(outcome)
         metrics[:, 0] *= outcome.arrived
         totals, arrived = totals + metrics, arrived + outcome.arrived
     totals[:, 0] /= arrived
-    means = totals.reshape(len(SCHEMES), len(days), -1).mean(dim=1)
+    means = totals.reshape(len(SCHEMES), len(days), -1).mean(axis=1)
     return [
         {"training_epochs": spent, "variant": name or "balanced"}
         | dict(zip(OBJECTIVES, mean.tolist(), strict=True))
