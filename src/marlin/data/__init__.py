@@ -1,0 +1,1 @@
+"""Data: registry of sources, fetching, preparation, embedded tables."""

@@ -1,0 +1,68 @@
+"""Round-trip times between the users' and the sites' cloud regions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from marlin.data.fetch import cached
+from marlin.data.tables import nearest
+from marlin.errors import UserError
+
+SAME_REGION_S = 0.002
+
+
+def read_round_trips(cache: Path) -> pd.DataFrame:
+    """Return the round trips of the fetched matrix. Source: Azure latency statistics, P50."""
+    (path,) = cached(cache, "azure-rtt-p50", ["latency.csv"])
+    return round_trips(pd.read_csv(path, index_col=0))
+
+
+def round_trips(matrix: pd.DataFrame) -> pd.DataFrame:
+    """Return one row (from_region, to_region, rtt_ms) for each measured pair of regions.
+
+    `matrix` holds ms from row to column. A round trip has no direction: it is the mean of both
+    cells, or the one that is not empty. A pair of two empty cells is left out.
+    """
+    names = sorted(set(matrix.index) | set(matrix.columns))
+    square = matrix.reindex(index=names, columns=names).to_numpy(float)
+    rows = []
+    for i, a in enumerate(names):
+        for j, b in enumerate(names[i + 1 :], start=i + 1):
+            both = np.array([square[i, j], square[j, i]])
+            if not np.isnan(both).all():
+                rows.append([a, b, float(np.nanmean(both))])
+    return pd.DataFrame(rows, columns=["from_region", "to_region", "rtt_ms"])
+
+
+def rtt_s(
+    origins: Sequence[str], sites: Sequence[str], last_mile_s: float, rows: pd.DataFrame
+) -> np.ndarray:
+    """Return the round-trip time [O, D] in seconds between Azure regions, last mile included.
+
+    `rows` are those of `round_trips`; within one region the floor SAME_REGION_S stands. Raises
+    UserError for an unknown region or an unmeasured pair.
+    """
+    known = sorted(set(rows["from_region"]) | set(rows["to_region"]))
+    for name in (*origins, *sites):
+        if name not in known:
+            raise UserError(
+                f"network: unknown Azure region {name!r}{nearest(name, known)}; "
+                f"known: {', '.join(known)}"
+            )
+    pairs = zip(rows["from_region"], rows["to_region"], rows["rtt_ms"], strict=True)
+    seconds = {frozenset((a, b)): ms / 1000 for a, b, ms in pairs}
+    result = np.empty((len(origins), len(sites)))
+    for i, origin in enumerate(origins):
+        for j, site in enumerate(sites):
+            if origin != site and frozenset((origin, site)) not in seconds:
+                raise UserError(
+                    f"network: no round trip was measured between {origin} and {site}: name "
+                    "another Azure region near one of them"
+                )
+            pair = seconds.get(frozenset((origin, site)), SAME_REGION_S)
+            result[i, j] = max(pair, SAME_REGION_S) + last_mile_s
+    return result

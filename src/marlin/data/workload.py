@@ -1,0 +1,211 @@
+"""Requests: token lengths and burstiness of the measured services, and who sends them when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+
+from marlin.config import WorkloadConfig
+from marlin.data.fetch import cached
+from marlin.errors import UserError
+
+TRACE_NAME = {"conversation": "conv", "code": "code"}
+SLOT_MINUTES = 15
+SLOTS_PER_WEEK = 7 * 24 * 60 // SLOT_MINUTES
+MINUTES_PER_WEEK = 7 * 24 * 60
+MEASURED_MONDAY = pd.Timestamp("2024-05-13")
+NOISE_SEED = 20240510
+QUANTILES = np.linspace(0.0, 1.0, 101)
+MOMENTS = (
+    "prompt_tokens_mean",
+    "output_tokens_mean",
+    "prompt_tokens_cv2",
+    "output_tokens_cv2",
+    "arrival_cv2",
+)
+
+
+@dataclass(frozen=True)
+class ServiceLengths:
+    """Token lengths of S services: moments [S] by name and quantiles [S, 101] at 0..1."""
+
+    moments: dict[str, np.ndarray]
+    prompt_quantile: np.ndarray
+    output_quantile: np.ndarray
+
+
+def read_token_statistics(cache: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return moments (a row a service) and quantiles (101 rows a service) of the fetched trace.
+
+    Source: Azure LLM inference trace 2023, every request of one hour.
+    """
+    names = [f"AzureLLMInferenceTrace_{name}.csv" for name in TRACE_NAME.values()]
+    paths = cached(cache, "azure-llm-2023", names)
+    parts = [
+        token_statistics(service, pd.read_csv(path))
+        for service, path in zip(TRACE_NAME, paths, strict=True)
+    ]
+    moments, quantiles = zip(*parts, strict=True)
+    return pd.DataFrame(moments), pd.concat(quantiles, ignore_index=True)
+
+
+def token_statistics(service: str, rows: pd.DataFrame) -> tuple[dict[str, object], pd.DataFrame]:
+    """Return moments and quantiles of one service's requests.
+
+    `rows` in order of arrival: TIMESTAMP, ContextTokens (prompt), GeneratedTokens (output).
+    """
+    stamps = pd.to_datetime(rows["TIMESTAMP"]).to_numpy()
+    prompt, output = rows["ContextTokens"].to_numpy(float), rows["GeneratedTokens"].to_numpy(float)
+    moments = {
+        "service": service,
+        "requests": len(rows),
+        "requests_per_s": len(rows) / ((stamps[-1] - stamps[0]) / np.timedelta64(1, "s")),
+        "prompt_tokens_mean": prompt.mean(),
+        "output_tokens_mean": output.mean(),
+        "prompt_tokens_cv2": _cv2(prompt),
+        "output_tokens_cv2": _cv2(output),
+        "arrival_cv2": _cv2(np.diff(stamps) / np.timedelta64(1, "s")),
+    }
+    quantiles = {
+        "service": service,
+        "quantile": QUANTILES,
+        "prompt_tokens": np.quantile(prompt, QUANTILES),
+        "output_tokens": np.quantile(output, QUANTILES),
+    }
+    return moments, pd.DataFrame(quantiles)
+
+
+def read_weekly_rates(cache: Path) -> pd.DataFrame:
+    """Return the weekly rates of the fetched week (`weekly_rates`).
+
+    Source: Azure LLM inference trace 2024 (one week in May, read off the published plots).
+    """
+    names = ["azure2024_request_rate_7min.csv", "azure2024_hourly.csv"]
+    rates, hourly = (pd.read_csv(path) for path in cached(cache, "azure-llm-2024-week", names))
+    return weekly_rates(rates, hourly)
+
+
+def weekly_rates(rates: pd.DataFrame, hourly: pd.DataFrame) -> pd.DataFrame:
+    """Return requests per second of each service by quarter hour from Monday 0 h UTC.
+
+    Seven-minute `rates` are interpolated to minutes, averaged over 15, and scaled so that the
+    week holds the exact number of requests of the trace, which is the sum of `hourly`.
+    """
+    result: dict[str, np.ndarray] = {"minute_of_week": np.arange(SLOTS_PER_WEEK) * SLOT_MINUTES}
+    for service, name in TRACE_NAME.items():
+        part = rates[rates["service"] == name]
+        utc = pd.DatetimeIndex(pd.to_datetime(part["utc"], utc=True)).tz_localize(None)
+        minute = local_minute_of_week(utc, "UTC")
+        order = np.argsort(minute)
+        fine = np.arange(MINUTES_PER_WEEK) + 0.5
+        values = part["req_per_min"].to_numpy(float)[order]
+        per_minute = np.interp(fine, minute[order], values, period=MINUTES_PER_WEEK)
+        slots = per_minute.reshape(SLOTS_PER_WEEK, SLOT_MINUTES).mean(axis=1)
+        requests = hourly.loc[hourly["service"] == name, "requests"].sum()
+        result[f"{service}_per_s"] = slots * requests / (MINUTES_PER_WEEK * 60) / slots.mean()
+    return pd.DataFrame(result)
+
+
+def lengths(
+    services: Sequence[str], moments: pd.DataFrame, quantiles: pd.DataFrame
+) -> ServiceLengths:
+    """Return token statistics of the services from the tables of `token_statistics`."""
+    moments = moments.set_index("service").loc[list(services)]
+    by_service = [quantiles[quantiles["service"] == name] for name in services]
+    return ServiceLengths(
+        {name: moments[name].to_numpy(float) for name in MOMENTS},
+        np.stack([q["prompt_tokens"].to_numpy(float) for q in by_service]),
+        np.stack([q["output_tokens"].to_numpy(float) for q in by_service]),
+    )
+
+
+def arrival_rate_per_s(
+    time: pd.DatetimeIndex,
+    epoch_minutes: int,
+    models: int,
+    config: WorkloadConfig,
+    week: pd.DataFrame,
+    stream: int,
+) -> np.ndarray:
+    """Return requests per second [T, O, M, S] in each epoch starting at `time` (UTC, in order).
+
+    `week` holds the measured rates (`weekly_rates`). That UTC week is taken to follow the local
+    clock of `reference_timezone`; every origin repeats it on its own local clock, weighted by
+    population, so that the weekly mean over all origins is that of the measured services. Large
+    and small model split each origin's demand. Multiplicative AR(1) noise of mean 1 is drawn per
+    origin and service from a fixed seed and `stream` (the number of the period).
+    """
+    share = model_shares(models, config.large_share)
+    rates = np.stack([week[f"{name}_per_s"].to_numpy(float) for name in config.services])
+    local_week = shift_to_local(rates, config.reference_timezone)
+    population = np.array([o.population_m for o in config.origins.values()])
+    weights = population / population.sum()
+    middle = time + pd.Timedelta(minutes=epoch_minutes / 2)
+    demand = np.empty((len(time), len(weights), len(rates)))
+    for index, origin in enumerate(config.origins.values()):
+        minute = local_minute_of_week(middle, origin.timezone)
+        for s, slots in enumerate(local_week):
+            demand[:, index, s] = weights[index] * at_minute(slots, minute)
+    demand *= noise(demand.shape, config.noise_sd, config.noise_correlation, stream)
+    return demand[:, :, None, :] * share[None, None, :, None]
+
+
+def model_shares(models: int, large_share: float) -> np.ndarray:
+    """Return the share of requests [M] by model; the last model of the list is the large one."""
+    if models == 1:
+        return np.ones(1)
+    if models == 2:
+        return np.array([1 - large_share, large_share])
+    raise UserError(
+        f"serving.models lists {models} models but workload.large_share splits requests between "
+        "two (small, large): list one or two models"
+    )
+
+
+def shift_to_local(rates: np.ndarray, timezone: str) -> np.ndarray:
+    """Turn weeks [S, 672] on the UTC clock into weeks on the local clock of the measured May."""
+    start = pd.DatetimeIndex([MEASURED_MONDAY])
+    return np.roll(rates, int(local_minute_of_week(start, timezone)[0]) // SLOT_MINUTES, axis=1)
+
+
+def local_minute_of_week(time: pd.DatetimeIndex, timezone: str) -> np.ndarray:
+    """Return minutes since the local Monday 0 h of UTC stamps, following summer time."""
+    try:
+        local = time.tz_localize("UTC").tz_convert(ZoneInfo(timezone))
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"workload: unknown time zone {timezone!r}: use an IANA name such as Europe/London"
+        ) from error
+    return (local.day_of_week * 1440 + local.hour * 60 + local.minute + local.second / 60).to_numpy(
+        float
+    )
+
+
+def at_minute(week: np.ndarray, minute: np.ndarray) -> np.ndarray:
+    """Interpolate a week of slot means [672] linearly at minutes of the week, cyclically."""
+    centres = (np.arange(SLOTS_PER_WEEK) + 0.5) * SLOT_MINUTES
+    return np.interp(minute, centres, week, period=MINUTES_PER_WEEK)
+
+
+def noise(shape: tuple[int, ...], sd: float, correlation: float, stream: int) -> np.ndarray:
+    """Return multiplicative noise of mean 1 and relative sd `sd`, AR(1) along the first axis.
+
+    Log-normal: exp(s z - s^2 / 2) with s^2 = log(1 + sd^2) and z a standard AR(1) process.
+    """
+    from scipy.signal import lfilter
+
+    generator = np.random.default_rng([NOISE_SEED, stream])
+    shocks = generator.standard_normal(shape)
+    shocks[1:] *= np.sqrt(1 - correlation**2)
+    z = lfilter([1.0], [1.0, -correlation], shocks, axis=0)
+    log_sd = np.sqrt(np.log1p(sd**2))
+    return np.exp(log_sd * z - log_sd**2 / 2)
+
+
+def _cv2(values: np.ndarray) -> float:
+    return float(values.var() / values.mean() ** 2)
