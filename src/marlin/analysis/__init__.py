@@ -1,0 +1,1 @@
+"""Analysis: statistics, tables and figures from episode files alone."""

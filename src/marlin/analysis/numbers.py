@@ -1,0 +1,267 @@
+"""Numbers and adaptive words for the paper's prose, as display strings.
+
+The prose holds no digits of its own: it places these strings. A word that depends on a result
+(a reduction or an increase, met or not) is chosen here, from the numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from marlin.analysis import summary
+from marlin.analysis.display import count_word, listing, number
+from marlin.analysis.schema import (
+    BALANCED,
+    CLAIMED_REDUCTION_PERCENT,
+    OBJECTIVE_NAMES,
+    OBJECTIVES,
+    engine_name,
+    is_marlin,
+    method_name,
+    model_name,
+)
+from marlin.analysis.setting import EMBEDDED, JOIN, ORIGIN_NAMES
+from marlin.analysis.statistics import (
+    CONFIDENCE,
+    HYPERVOLUME_REFERENCE,
+    RESAMPLES,
+    Estimate,
+    estimate,
+)
+
+PERCENT = "\u00a0%"  # not parted from its number at the end of a line
+IN_SENTENCE = {
+    "ttft_s": "time to first token",
+    "carbon_kg": "carbon",
+    "water_l": "water",
+    "cost_usd": "energy cost",
+}
+
+
+def change_words(reduction: Estimate) -> dict[str, str]:
+    """A reduction in per cent as words.
+
+    `phrase` is "a reduction of 12.3 %" or "an increase of 3.4 %"; `interval_phrase` gives the
+    interval in the same direction, and nothing where seeds agree.
+    """
+    falls = reduction.point >= 0.0
+    sign = 1.0 if falls else -1.0
+    low, high = sorted((sign * reduction.low, sign * reduction.high))
+    wide = high - low > 1e-9
+    return {
+        "direction": "reduction" if falls else "increase",
+        "phrase": f"{'a reduction' if falls else 'an increase'} of "
+        f"{number(abs(reduction.point), 1)}{PERCENT}",
+        "interval_phrase": f"({number(low, 1)} to {number(high, 1)}{PERCENT})" if wide else "",
+        "percent": number(reduction.point, 1),
+    }
+
+
+def claims(frame: pd.DataFrame) -> dict[str, Any]:
+    """The four claims with what was measured; empty mapping without MARLIN."""
+    table = summary.reductions(frame)
+    result: dict[str, Any] = {}
+    for _, row in table.iterrows():
+        entry = result.setdefault(
+            row["objective"],
+            {
+                "name": OBJECTIVE_NAMES[row["objective"]],
+                "in_sentence": IN_SENTENCE[row["objective"]],
+                "claimed": str(CLAIMED_REDUCTION_PERCENT[row["objective"]]),
+                "best_baseline": method_name(row["best_baseline"]),
+            },
+        )
+        improvement = summary.estimate_of(row, "improvement")
+        entry[row["policy"]] = {
+            "method": method_name(row["method"]),
+            "verdict": row["verdict"],
+            "against_best": change_words(summary.estimate_of(row, "reduction_percent")),
+            "against_round_robin": change_words(summary.estimate_of(row, "reference_percent")),
+            "improvement_percent": number(100.0 * improvement.point, 0),
+        }
+    return result
+
+
+def outcome(claimed: dict[str, Any]) -> dict[str, str]:
+    """Which claims are met by the one-objective variants, as words for a sentence."""
+    by_verdict: dict[str, list[str]] = {"met": [], "open": [], "not met": []}
+    for objective in OBJECTIVES:
+        if objective in claimed:
+            entry = claimed[objective]
+            by_verdict[entry["one_objective"]["verdict"]].append(entry["in_sentence"])
+    sentences = []
+    if claimed and len(by_verdict["met"]) == len(claimed):
+        sentences.append("All claimed reductions are met.")
+    elif claimed and len(by_verdict["not met"]) == len(claimed):
+        sentences.append("None of the claimed reductions is reproduced.")
+    elif by_verdict["met"]:
+        sentences.append(f"The claimed reduction is met for {listing(by_verdict['met'])}.")
+    if by_verdict["open"]:
+        sentences.append(
+            "The measured value is below the claim, with the claim inside the interval, for "
+            f"{listing(by_verdict['open'])}."
+        )
+    if 0 < len(by_verdict["not met"]) < len(claimed):
+        sentences.append(f"The claim is not reproduced for {listing(by_verdict['not met'])}.")
+    return {
+        "met_count": count_word(len(by_verdict["met"])),
+        "claim_count": count_word(len(claimed)),
+        "sentences": " ".join(sentences),
+        "not_reproduced": listing(by_verdict["not met"] + by_verdict["open"]),
+        "all_met": "no" if by_verdict["not met"] or by_verdict["open"] else "yes",
+    }
+
+
+def _balanced_sentence(claimed: dict[str, Any]) -> str:
+    """How the balanced policy does against round robin, objective by objective."""
+    parts = []
+    for objective in OBJECTIVES:
+        words = claimed[objective]["balanced"]["against_round_robin"]
+        parts.append(f"{words['phrase']} in {claimed[objective]['in_sentence']}")
+    return listing(parts)
+
+
+def data_words(kind: str) -> dict[str, str]:
+    """Where the data came from, and the abstract's warning when they are not measured years."""
+    origins = kind.split(JOIN)
+    embedded = EMBEDDED in origins
+    return {
+        "kind": kind,
+        "name": listing([ORIGIN_NAMES[origin] for origin in origins]),
+        "measured": "no" if embedded else "yes",
+        "abstract_sentence": (
+            "The signals of this build are years drawn from climatologies that the package embeds, "
+            "not measured years, so its numbers illustrate the method and are not findings about "
+            "real grids."
+            if embedded
+            else "Signals are measured hourly series of grids, markets and weather."
+        ),
+    }
+
+
+def setting_words(configuration: dict[str, Any]) -> dict[str, Any]:
+    """The setting of the runs from their resolved configuration, as display strings."""
+    fleet, workload = configuration["fleet"], configuration["workload"]
+    scenario, budget = configuration["scenario"], configuration["budget"]
+    serving, signals = configuration["serving"], configuration["signals"]
+    nodes = [sum(site["nodes"].values()) for site in fleet["sites"]]
+    gpus = [
+        sum(count * fleet["node_types"][kind]["gpus"] for kind, count in site["nodes"].items())
+        for site in fleet["sites"]
+    ]
+    return {
+        "sites": number(len(fleet["sites"]), 0),
+        "nodes": number(sum(nodes), 0),
+        "gpus": number(sum(gpus), 0),
+        "gpu_models": listing(sorted({kind["gpu"] for kind in fleet["node_types"].values()})),
+        "origins": number(len(workload["origins"]), 0),
+        "services": listing(list(workload["services"])),
+        "models": listing([model_name(model["name"]) for model in serving["models"]]),
+        "backend": engine_name(serving["backend"]),
+        "large_share_percent": number(100.0 * workload["large_share"], 0),
+        "peak_utilisation_percent": number(100.0 * workload["peak_utilisation"], 0),
+        "epoch_minutes": number(scenario["epoch_minutes"], 0),
+        "train": f"{scenario['train']['first']} to {scenario['train']['last']}",
+        "test": f"{scenario['test']['first']} to {scenario['test']['last']}",
+        "validation_days": number(scenario["validation_days"], 0),
+        "calls_per_decision": number(budget["calls_per_decision"], 0),
+        "training_epochs": number(budget["training_epochs"], 0),
+        "budget": budget["name"],
+        "hydropower_l_per_kwh": number(signals["hydropower_l_per_kwh"], 0),
+        "carbon_family": {"direct": "direct", "lifecycle": "life-cycle"}.get(
+            signals["carbon_family"], signals["carbon_family"]
+        ),
+        "utilisation_ceiling_percent": number(100.0 * serving["utilisation_ceiling"], 0),
+        "patience_s": number(serving["patience_s"], 0),
+        "max_batch": number(serving["max_batch"], 0),
+        "last_mile_ms": number(1e3 * workload["last_mile_rtt_s"], 0),
+        "off_state": {"off": "off", "deep_idle": "in deep idle"}.get(
+            serving["off_state"], serving["off_state"]
+        ),
+    }
+
+
+def calibration_words(
+    silicon: pd.DataFrame, profiles: pd.DataFrame, backend: str
+) -> dict[str, Any]:
+    """Errors of the serving models over all measured points and over the fleet's engine."""
+    own = silicon[silicon["backend"] == backend]
+    words: dict[str, Any] = {"profiles": count_word(len(profiles))}
+    for name, points in (("all", silicon), ("engine", own)):
+        words[name] = {"points": number(len(points), 0)}
+        if len(points):
+            errors = summary.calibration_overall(points)
+            words[name] |= {key: number(value, 1) for key, value in errors.items()}
+    fits = summary.profile_fits(silicon, profiles)
+    for phase in ("prefill", "decode"):
+        worst = float(np.max(fits[f"{phase}_median_percent"]))
+        words[f"{phase}_worst_median"] = number(worst, 1)
+    untested = fits[fits["points"] == 0]
+    words["untested"] = listing(
+        [f"{model_name(row['model'])} on {row['gpu']}" for _, row in untested.iterrows()]
+    )
+    return words
+
+
+def _served_sentence(lowest_percent: float) -> str:
+    """How much the worst scheduler serves: a saving by refusal would show here."""
+    shown = number(lowest_percent, 2)
+    if float(shown) == 100.0:
+        return "Every scheduler serves all requests, so that none saves by refusing work."
+    return (
+        f"The scheduler that drops most serves {shown}{PERCENT} of requests; the column of served "
+        "requests shows who saves by refusing work."
+    )
+
+
+def _first_checkpoint(learning: pd.DataFrame) -> int:
+    """Training epochs at the first point of the learning curves."""
+    return int(learning["training_epochs"].min()) if len(learning) else 0
+
+
+def prose_numbers(
+    frame: pd.DataFrame,
+    learning: pd.DataFrame,
+    silicon: pd.DataFrame,
+    profiles: pd.DataFrame,
+    configuration: dict[str, Any],
+    source: str,
+) -> dict[str, Any]:
+    """Everything that the paper's prose may quote; see the module's functions for its parts."""
+    claimed = claims(frame)
+    service = summary.service(frame)
+    reference = summary.strata(frame, "round_robin", "utilisation_mean")
+    baselines = [m for m in summary.methods_of(frame) if not is_marlin(m)]
+    seeds = int((frame[frame["method"] == BALANCED] if claimed else frame)["seed"].nunique())
+    volumes = summary.hypervolumes(frame).set_index("group")
+    numbers: dict[str, Any] = {
+        "baselines": listing([method_name(m) for m in baselines]),
+        "baseline_ids": baselines,
+        "baseline_count": count_word(len(baselines)),
+        "calibration": calibration_words(silicon, profiles, configuration["serving"]["backend"]),
+        "claims": claimed,
+        "confidence_percent": number(100.0 * CONFIDENCE, 0),
+        "data": data_words(source),
+        "days": number(int(frame.groupby("scenario")["day"].nunique().to_numpy().max()), 0),
+        "first_checkpoint": number(_first_checkpoint(learning), 0),
+        "hypervolume": {
+            name: number(float(volumes.at[name, "hypervolume"]), 3) for name in volumes.index
+        },
+        "hypervolume_reference": number(HYPERVOLUME_REFERENCE, 0),
+        "outcome": outcome(claimed),
+        "resamples": number(RESAMPLES, 0),
+        "scenarios": listing(sorted(frame["scenario"].unique())),
+        "scenario_count": count_word(frame["scenario"].nunique()),
+        "seeds": number(seeds, 0),
+        "seeds_phrase": f"{number(seeds, 0)} {'seed' if seeds == 1 else 'seeds'}",
+        "served_sentence": _served_sentence(float(service["served_percent"].to_numpy().min())),
+        "setting": setting_words(configuration),
+        "trained_epochs": number(learning["training_epochs"].max(), 0) if len(learning) else "0",
+        "utilisation_percent": number(100.0 * estimate(reference).point, 0),
+    }
+    if claimed and all("balanced" in entry for entry in claimed.values()):
+        numbers["balanced_sentence"] = _balanced_sentence(claimed)
+    return numbers

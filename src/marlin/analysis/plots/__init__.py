@@ -1,0 +1,1 @@
+"""One module a figure; each has `draw`, from data frames to a matplotlib figure."""

@@ -1,0 +1,192 @@
+"""Columns of the result files, their keys, and the names and units that readers see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from marlin.errors import UserError
+from marlin.fleet.contract import OBJECTIVES
+
+REFERENCE_METHOD = "round_robin"
+NO_ABLATION = "none"
+RUN_KEYS = ("scenario", "method", "ablation", "seed")
+
+
+@dataclass(frozen=True)
+class FileSchema:
+    """A parquet file of the result tree: its columns, and those that together are unique."""
+
+    name: str
+    keys: tuple[str, ...]
+    values: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns, keys first."""
+        return self.keys + self.values
+
+
+EPISODES = FileSchema(
+    "episodes.parquet",
+    (*RUN_KEYS, "day"),
+    (
+        *OBJECTIVES,
+        "energy_kwh",
+        "scarcity_water_l",
+        "requests",
+        "served",
+        "dropped",
+        "utilisation_mean",
+        "utilisation_peak",
+    ),
+)
+EPOCHS = FileSchema(
+    "epochs.parquet",
+    (*RUN_KEYS, "time", "site"),
+    (
+        "requests_per_s",
+        "energy_kwh",
+        "carbon_kg",
+        "water_l",
+        "cost_usd",
+        "ttft_s",
+        "nodes_on",
+        "carbon_g_per_kwh",
+        "price_usd_per_mwh",
+    ),
+)
+LEARNING = FileSchema("learning.parquet", (*RUN_KEYS, "training_epochs", "variant"), OBJECTIVES)
+
+# The variant of MARLIN that is trained for one objective alone, and what the paper of 2026 claims
+# for it against the best earlier system, in per cent (abstract of arXiv:2605.13496).
+ONE_OBJECTIVE = {
+    "ttft_s": "marlin_ttft",
+    "carbon_kg": "marlin_carbon",
+    "water_l": "marlin_water",
+    "cost_usd": "marlin_cost",
+}
+BALANCED = "marlin"
+CLAIMED_REDUCTION_PERCENT = {"ttft_s": 18, "carbon_kg": 33, "water_l": 43, "cost_usd": 11}
+
+OBJECTIVE_NAMES = {
+    "ttft_s": "TTFT",
+    "carbon_kg": "Carbon",
+    "water_l": "Water",
+    "cost_usd": "Energy cost",
+}
+METHOD_NAMES = {
+    "round_robin": "Round robin",
+    "weighted_round_robin": "Weighted round robin",
+    "jsq": "Shortest queue",
+    "nearest": "Nearest",
+    "carbon_greedy": "Carbon-greedy",
+    "water_greedy": "Water-greedy",
+    "cost_greedy": "Cost-greedy",
+    "weighted_greedy": "Weighted greedy",
+    "splitwise": "Splitwise",
+    "helix": "Helix",
+    "perllm": "PerLLM",
+    "dynamollm": "DynamoLLM",
+    "casper": "CASPER",
+    "waterwise": "WaterWise",
+    "slit": "SLIT",
+    "nsga2": "NSGA-II",
+    "nsga3": "NSGA-III",
+    "q_learning": "Q-learning",
+    "ddqn": "DDQN",
+    "actor_critic": "Actor-critic",
+    "sac_scalar": "Scalar SAC",
+    "ippo": "IPPO",
+    "mappo": "MAPPO",
+    "mpc": "MPC",
+    "marlin": "MARLIN balanced",
+    "marlin_ttft": "MARLIN TTFT",
+    "marlin_carbon": "MARLIN carbon",
+    "marlin_water": "MARLIN water",
+    "marlin_cost": "MARLIN cost",
+    "marlin_nash": "MARLIN Nash",
+}
+
+
+def method_name(method: str) -> str:
+    """Name of a method for readers; a user's own method shows its identifier."""
+    return METHOD_NAMES.get(method, method.replace("_", " "))
+
+
+ENGINE_NAMES = {"vllm": "vLLM", "sglang": "SGLang", "trtllm": "TensorRT-LLM"}
+
+
+def engine_name(backend: str) -> str:
+    """Name of a serving engine for readers."""
+    return ENGINE_NAMES.get(backend, backend)
+
+
+def model_name(model: str) -> str:
+    """Name of a language model for readers: `llama-3.1-8b` to `Llama 3.1 8B`."""
+    parts = model.split("-")
+    return " ".join(
+        part.upper() if part[:-1].isdigit() and part[-1] == "b" else part.capitalize()
+        for part in parts
+    )
+
+
+def is_marlin(method: str) -> bool:
+    """Whether a method belongs to the MARLIN family; all others are baselines."""
+    return method == BALANCED or method.startswith(f"{BALANCED}_")
+
+
+def order_methods(methods: set[str]) -> list[str]:
+    """Reference first, then baselines, then the MARLIN family, each in a fixed order."""
+    known = list(METHOD_NAMES)
+
+    def rank(method: str) -> tuple[bool, int, str]:
+        place = known.index(method) if method in METHOD_NAMES else len(known)
+        return is_marlin(method), place, method
+
+    return sorted(methods, key=rank)
+
+
+def groups(frame: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Rows by the values of several `keys`: (tuple of values, rows), in order of appearance."""
+    for key, cells in frame.groupby(list(keys), sort=False):
+        yield cast("tuple[Any, ...]", key), cells
+
+
+def check(frame: pd.DataFrame, schema: FileSchema, source: Path) -> pd.DataFrame:
+    """`frame` sorted by its keys, after checks of columns, missing values and uniqueness.
+
+    Raises UserError naming `source`. A site that receives no request has no time to first token:
+    there alone `ttft_s` of epochs may be missing.
+    """
+    missing = [column for column in schema.columns if column not in frame.columns]
+    if missing:
+        raise UserError(
+            f"{source}: column {missing[0]!r} is missing; evaluate the run again with this version"
+        )
+    gaps = frame.isna()
+    if schema is EPOCHS:
+        gaps["ttft_s"] &= frame["requests_per_s"] > 0
+    bad = gaps.columns[gaps.any()]
+    if len(bad):
+        row = int(gaps[bad[0]].to_numpy().argmax())
+        raise UserError(
+            f"{source}: column {bad[0]!r} has no value in row {row}; evaluate the run again"
+        )
+    keys = list(schema.keys)
+    if frame.duplicated(keys).any():
+        raise UserError(
+            f"{source}: rows repeat the key {', '.join(keys)}; remove stale run folders"
+        )
+    return frame.sort_values(keys, kind="stable").reset_index(drop=True)
+
+
+def read(path: Path, schema: FileSchema) -> pd.DataFrame:
+    """A checked parquet file of the result tree. Raises UserError when it is not there."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: run the stage of the suite that writes it")
+    return check(pd.read_parquet(path), schema, path)

@@ -1,0 +1,348 @@
+"""What the tables say, as numbers: estimates per method, reductions, hypervolume, ablations.
+
+All functions take the collected episodes and return data frames without rounding.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from marlin.analysis.schema import (
+    BALANCED,
+    CLAIMED_REDUCTION_PERCENT,
+    NO_ABLATION,
+    OBJECTIVES,
+    ONE_OBJECTIVE,
+    REFERENCE_METHOD,
+    groups,
+    is_marlin,
+    order_methods,
+)
+from marlin.analysis.statistics import (
+    Array,
+    Estimate,
+    estimate,
+    hypervolume,
+    paired_ratio,
+    probability_of_improvement,
+    reduction_percent,
+)
+from marlin.errors import UserError
+
+ALL_MARLIN = "all MARLIN variants"
+ALL_BASELINES = "all baselines"
+
+
+def main_runs(episodes: pd.DataFrame) -> pd.DataFrame:
+    """Episodes without ablations. Raises UserError when the reference method is not among them."""
+    frame = episodes[episodes["ablation"] == NO_ABLATION]
+    if REFERENCE_METHOD not in set(frame["method"]):
+        raise UserError(
+            f"the episodes hold no {REFERENCE_METHOD}, to which results are compared: "
+            "add it to the suite's methods"
+        )
+    return frame
+
+
+def strata(
+    frame: pd.DataFrame, method: str, column: str, ablation: str = NO_ABLATION
+) -> list[Array]:
+    """Scores of a method as one array [seeds, days] per scenario, scenarios in sorted order.
+
+    Raises UserError when a scenario lacks the method or a seed lacks a day.
+    """
+    arrays = []
+    for scenario, cells in frame.groupby("scenario", sort=True):
+        own = cells[(cells["method"] == method) & (cells["ablation"] == ablation)]
+        table = own.pivot(index="seed", columns="day", values=column)
+        if table.empty or table.isna().to_numpy().any():
+            raise UserError(
+                f"method {method!r} (ablation {ablation!r}) is not complete in scenario "
+                f"{scenario!r}: every seed needs every test day; evaluate the missing runs"
+            )
+        arrays.append(table.to_numpy(dtype=np.float64))
+    return arrays
+
+
+def _names(name: str) -> list[str]:
+    return [name, f"{name}_low", f"{name}_high"]
+
+
+def _columns(name: str, value: Estimate) -> dict[str, float]:
+    return dict(zip(_names(name), (value.point, value.low, value.high), strict=True))
+
+
+def methods_of(frame: pd.DataFrame) -> list[str]:
+    """Methods in the order in which tables show them."""
+    return order_methods(set(frame["method"]))
+
+
+def relative_to_reference(frame: pd.DataFrame) -> pd.DataFrame:
+    """Each objective relative to round robin, paired by seed and day and pooled over scenarios.
+
+    One row per method and objective: `ratio`, `ratio_low`, `ratio_high`.
+    """
+    rows = []
+    for objective in OBJECTIVES:
+        reference = strata(frame, REFERENCE_METHOD, objective)
+        for method in methods_of(frame):
+            ratio = estimate(paired_ratio(strata(frame, method, objective), reference))
+            rows.append({"method": method, "objective": objective, **_columns("ratio", ratio)})
+    return pd.DataFrame(rows)
+
+
+def best_baselines(frame: pd.DataFrame) -> dict[str, str]:
+    """The baseline with the lowest value of each objective (relative to round robin)."""
+    table = relative_to_reference(frame)
+    baselines = table[~table["method"].map(is_marlin)]
+    best = baselines.loc[baselines.groupby("objective")["ratio"].idxmin()]
+    return dict(zip(best["objective"], best["method"], strict=True))
+
+
+def objectives(frame: pd.DataFrame) -> pd.DataFrame:
+    """Each objective per day, by scenario and method, with its change against the best baseline.
+
+    Columns: scenario, method, objective, value and interval, best_baseline, change_percent and
+    interval (negative is better), seeds, days.
+    """
+    rows = []
+    for scenario, cells in frame.groupby("scenario", sort=True):
+        best = best_baselines(cells)
+        for objective in OBJECTIVES:
+            baseline = strata(cells, best[objective], objective)
+            for method in methods_of(cells):
+                scores = strata(cells, method, objective)
+                change = reduction_percent(scores, baseline)
+                change = Estimate(-change.point, -change.high, -change.low)
+                rows.append(
+                    {
+                        "scenario": scenario,
+                        "method": method,
+                        "objective": objective,
+                        **_columns("value", estimate(scores)),
+                        "best_baseline": best[objective],
+                        **_columns("change_percent", change),
+                        "seeds": scores[0].shape[0],
+                        "days": scores[0].shape[1],
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def service(frame: pd.DataFrame) -> pd.DataFrame:
+    """Totals by scenario and method: share of requests served, energy and utilisation.
+
+    `served_percent` is served over all requests; `energy_kwh` per day and `utilisation_percent`
+    (mean over the day) are means over seeds and days.
+    """
+    rows = []
+    for scenario, cells in frame.groupby("scenario", sort=True):
+        for method in methods_of(cells):
+            own = cells[cells["method"] == method]
+            rows.append(
+                {
+                    "scenario": scenario,
+                    "method": method,
+                    "served_percent": 100.0 * own["served"].sum() / own["requests"].sum(),
+                    "energy_kwh": own["energy_kwh"].mean(),
+                    "utilisation_percent": 100.0 * own["utilisation_mean"].mean(),
+                    "utilisation_peak_percent": 100.0 * own["utilisation_peak"].max(),
+                    "scarcity_water_l": own["scarcity_water_l"].mean(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def verdict(claimed_percent: float, measured: Estimate) -> str:
+    """`met` at or above the claim, `open` if the interval reaches it, else `not met`."""
+    if measured.point >= claimed_percent:
+        return "met"
+    return "open" if measured.high >= claimed_percent else "not met"
+
+
+REDUCTION_COLUMNS = [
+    "objective",
+    "policy",
+    "method",
+    "best_baseline",
+    "claimed_percent",
+    *_names("reduction_percent"),
+    *_names("reference_percent"),
+    *_names("improvement"),
+    "verdict",
+]
+ABLATION_COLUMNS = ["method", "ablation", "objective", *_names("change_percent")]
+
+
+def reductions(frame: pd.DataFrame) -> pd.DataFrame:
+    """The paper's four claims against what was measured, pooled over scenarios.
+
+    One row per objective and policy (`one_objective`: the variant trained for it; `balanced`),
+    with the reduction in per cent against the best baseline of the objective and against round
+    robin, and the probability of improvement over that baseline. Empty without MARLIN.
+    """
+    methods = set(frame["method"])
+    best = best_baselines(frame)
+    rows = []
+    for objective in OBJECTIVES:
+        policies = {"one_objective": ONE_OBJECTIVE[objective], "balanced": BALANCED}
+        for policy, method in policies.items():
+            if method not in methods:
+                continue
+            scores = strata(frame, method, objective)
+            baseline = strata(frame, best[objective], objective)
+            reference = strata(frame, REFERENCE_METHOD, objective)
+            measured = reduction_percent(scores, baseline)
+            claimed = CLAIMED_REDUCTION_PERCENT[objective]
+            rows.append(
+                {
+                    "objective": objective,
+                    "policy": policy,
+                    "method": method,
+                    "best_baseline": best[objective],
+                    "claimed_percent": claimed,
+                    **_columns("reduction_percent", measured),
+                    **_columns("reference_percent", reduction_percent(scores, reference)),
+                    **_columns("improvement", probability_of_improvement(scores, baseline)),
+                    "verdict": verdict(claimed, measured),
+                }
+            )
+    return pd.DataFrame(rows, columns=REDUCTION_COLUMNS)
+
+
+def hypervolumes(frame: pd.DataFrame) -> pd.DataFrame:
+    """Hypervolume per method, of all MARLIN variants together and of all baselines together.
+
+    Per seed and scenario: objectives are relative to round robin, averaged over days; the value
+    is the share of the box up to twice round robin that is dominated. The interquartile mean over
+    seeds carries a stratified bootstrap interval.
+    """
+    methods = methods_of(frame)
+    fronts = {method: [method] for method in methods}
+    fronts[ALL_BASELINES] = [method for method in methods if not is_marlin(method)]
+    fronts[ALL_MARLIN] = [method for method in methods if is_marlin(method)]
+    reference = {objective: strata(frame, REFERENCE_METHOD, objective) for objective in OBJECTIVES}
+    points = {method: _relative_points(frame, method, reference) for method in methods}
+    rows = []
+    for name, members in fronts.items():
+        if members:
+            volumes = _group_volumes([points[member] for member in members])
+            rows.append({"group": name, **_columns("hypervolume", estimate(volumes))})
+    return pd.DataFrame(rows)
+
+
+def _relative_points(
+    frame: pd.DataFrame, method: str, reference: dict[str, list[Array]]
+) -> list[Array]:
+    """Objectives relative to round robin, mean over days: per scenario an array [seeds, 4]."""
+    ratios = [
+        paired_ratio(strata(frame, method, objective), reference[objective])
+        for objective in OBJECTIVES
+    ]
+    return [
+        np.stack([cells.mean(axis=1) for cells in scenario], axis=-1)
+        for scenario in zip(*ratios, strict=True)
+    ]
+
+
+def _group_volumes(members: list[list[Array]]) -> list[Array]:
+    """Hypervolume of the members' points of each seed: per scenario an array [seeds, 1]."""
+    volumes = []
+    for scenario in zip(*members, strict=True):
+        seeds = max(points.shape[0] for points in scenario)
+        fronts = np.stack(
+            [np.broadcast_to(points, (seeds, points.shape[1])) for points in scenario], axis=1
+        )
+        volumes.append(np.array([[hypervolume(front)] for front in fronts]))
+    return volumes
+
+
+def ablations(episodes: pd.DataFrame) -> pd.DataFrame:
+    """Change of each objective when a part of a method is switched off, in per cent.
+
+    Against the same method without ablation, paired by seed and day; only scenarios that hold
+    both. Positive means that the part was useful. Empty when nothing was ablated.
+    """
+    rows = []
+    names = episodes[["method", "ablation"]].drop_duplicates().sort_values(["method", "ablation"])
+    for method, ablation in names.itertuples(index=False):
+        if ablation == NO_ABLATION:
+            continue
+        own = episodes[(episodes["method"] == method) & (episodes["ablation"] == ablation)]
+        frame = episodes[episodes["scenario"].isin(own["scenario"].unique())]
+        for objective in OBJECTIVES:
+            change = reduction_percent(
+                strata(frame, method, objective, ablation), strata(frame, method, objective)
+            )
+            change = Estimate(-change.point, -change.high, -change.low)
+            rows.append(
+                {
+                    "method": method,
+                    "ablation": ablation,
+                    "objective": objective,
+                    **_columns("change_percent", change),
+                }
+            )
+    return pd.DataFrame(rows, columns=ABLATION_COLUMNS)
+
+
+def _relative_errors(silicon: pd.DataFrame) -> pd.DataFrame:
+    """Silicon points with the relative errors `ttft_percent` and `tpot_percent`."""
+    errors = silicon.copy()
+    for quantity in ("ttft", "tpot"):
+        measured, predicted = silicon[f"measured_{quantity}_s"], silicon[f"predicted_{quantity}_s"]
+        errors[f"{quantity}_percent"] = 100.0 * (predicted - measured).abs() / measured
+    return errors
+
+
+def calibration(silicon: pd.DataFrame) -> pd.DataFrame:
+    """Error of the serving models against measured points, by model, GPU and engine.
+
+    Columns: model, gpu, backend, tp (all layouts measured), points, and median and 90th
+    percentile of the relative error of TTFT and TPOT in per cent.
+    """
+    rows = []
+    keys = ["model", "gpu", "backend"]
+    errors = _relative_errors(silicon).sort_values(keys, kind="stable")
+    for (model, gpu, backend), cells in groups(errors, keys):
+        layouts = ", ".join(str(tp) for tp in sorted(cells["tp"].unique()))
+        row = {"model": model, "gpu": gpu, "backend": backend, "tp": layouts, "points": len(cells)}
+        rows.append(row | _quantiles(cells))
+    return pd.DataFrame(rows)
+
+
+def _quantiles(errors: pd.DataFrame) -> dict[str, float]:
+    return {
+        f"{quantity}_{name}_percent": float(errors[f"{quantity}_percent"].quantile(level))
+        for quantity in ("ttft", "tpot")
+        for name, level in (("median", 0.5), ("p90", 0.9))
+    }
+
+
+def calibration_overall(silicon: pd.DataFrame) -> dict[str, float]:
+    """Median and 90th percentile of the relative errors over all given points, in per cent."""
+    return _quantiles(_relative_errors(silicon))
+
+
+def profile_fits(silicon: pd.DataFrame, profiles: pd.DataFrame) -> pd.DataFrame:
+    """The profiles that the fleet uses: errors of their fits and how many points test them.
+
+    Columns: model, gpu, tp, backend, engine_version, median and 90th percentile of the relative
+    error of the fitted prefill and decode times in per cent, and `points`, the measured points of
+    the very same model, GPU, layout and engine.
+    """
+    keys = ["model", "gpu", "tp", "backend"]
+    table = profiles[[*keys, "engine_version"]].copy()
+    for phase in ("prefill", "decode"):
+        for statistic in ("median", "p90"):
+            error = profiles[f"{phase}_fit_error_{statistic}"]
+            table[f"{phase}_{statistic}_percent"] = 100.0 * error
+    points = silicon.groupby(keys).size().to_frame("points")
+    table = table.join(points, on=keys).sort_values(keys, kind="stable")
+    return table.assign(points=table["points"].fillna(0).astype(int)).reset_index(drop=True)
+
+
+def estimate_of(row: pd.Series, name: str) -> Estimate:
+    """The estimate that `_columns` spread over a row."""
+    return Estimate(float(row[name]), float(row[f"{name}_low"]), float(row[f"{name}_high"]))

@@ -1,0 +1,258 @@
+"""Tables of a suite: CSV with full precision, JSON and LaTeX with the same display strings.
+
+Also `numbers.json`: every number and adaptive word that the paper's prose uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from marlin.analysis import summary
+from marlin.analysis.display import NOTHING, Table, decimals, number, unit, with_interval
+from marlin.analysis.numbers import prose_numbers
+from marlin.analysis.schema import (
+    EPISODES,
+    LEARNING,
+    OBJECTIVE_NAMES,
+    OBJECTIVES,
+    REFERENCE_METHOD,
+    engine_name,
+    groups,
+    method_name,
+    model_name,
+    read,
+)
+from marlin.analysis.setting import data_sources, resolved
+from marlin.analysis.statistics import Estimate
+from marlin.entry import guard
+from marlin.errors import UserError
+from marlin.files import write_json, write_text
+
+KEPT_TOGETHER = ["scenario", "method"]
+
+
+def main_table(frame: pd.DataFrame) -> Table:
+    """Each objective per day and scheduler, and its change against the best baseline."""
+    values = summary.objectives(frame)
+    totals = summary.service(frame)
+    names = ["Scenario", "Scheduler"] if values["scenario"].nunique() > 1 else ["Scheduler"]
+    scales = _scales(values)
+    columns = [*names]
+    for objective in OBJECTIVES:
+        columns += [f"{OBJECTIVE_NAMES[objective]}, {scales[objective][0]}", "Δ, %"]
+    columns += ["Served, %", "Seeds × days"]
+    lowest = values.loc[values.groupby(["scenario", "objective"])["value"].idxmin()]
+    best = set(lowest[["scenario", "method", "objective"]].itertuples(index=False, name=None))
+    rows: list[list[str]] = []
+    bold = []
+    for (scenario, method), cells in groups(values, KEPT_TOGETHER):
+        table = cells.set_index("objective")
+        row = [str(scenario), method_name(method)][-len(names) :]
+        for objective in OBJECTIVES:
+            if (scenario, method, objective) in best:
+                bold.append((len(rows), len(row)))
+            cell = table.loc[objective]
+            row.append(_scaled(summary.estimate_of(cell, "value"), scales[objective][1]))
+            row.append(_change(summary.estimate_of(cell, "change_percent")))
+        service = totals[(totals["scenario"] == scenario) & (totals["method"] == method)].iloc[0]
+        row.append(number(service["served_percent"], 2))
+        row.append(f"{cells['seeds'].iloc[0]} × {cells['days'].iloc[0]}")
+        rows.append(row)
+    merged = values.merge(totals, on=KEPT_TOGETHER, validate="many_to_one")
+    return Table("main", columns, rows, merged, len(names), bold)
+
+
+def _scales(values: pd.DataFrame) -> dict[str, tuple[str, float]]:
+    """Display unit of each objective by the reference method's largest value."""
+    reference = values[values["method"] == REFERENCE_METHOD]
+    typical = reference.groupby("objective")["value"].max()
+    return {objective: unit(objective, typical[objective]) for objective in OBJECTIVES}
+
+
+def _scaled(estimate: Estimate, factor: float) -> str:
+    scaled = Estimate(estimate.point * factor, estimate.low * factor, estimate.high * factor)
+    return with_interval(scaled, decimals(scaled.point))
+
+
+def _change(estimate: Estimate) -> str:
+    """A change in per cent; the baseline itself shows a dash."""
+    if estimate.point == estimate.low == estimate.high == 0.0:
+        return NOTHING
+    return with_interval(estimate, 1)
+
+
+def reductions_table(frame: pd.DataFrame) -> Table:
+    """Claimed reductions against those measured with one objective and in balance."""
+    values = summary.reductions(frame)
+    columns = [
+        "Objective",
+        "Best baseline",
+        "Claim, %",
+        "One objective, %",
+        "Balanced, %",
+        "Verdict",
+    ]
+    rows = []
+    for objective in OBJECTIVES if not values.empty else ():
+        cells = values[values["objective"] == objective].set_index("policy")
+        if "one_objective" not in cells.index or "balanced" not in cells.index:
+            raise UserError(
+                f"the claim on {objective} needs marlin and its one-objective variant, and the "
+                "episodes lack one of them: evaluate marlin with all its variants"
+            )
+        best = cells.loc["one_objective"]
+        rows.append(
+            [
+                OBJECTIVE_NAMES[objective],
+                method_name(best["best_baseline"]),
+                f"≥ {best['claimed_percent']}",
+                with_interval(summary.estimate_of(best, "reduction_percent"), 1),
+                with_interval(summary.estimate_of(cells.loc["balanced"], "reduction_percent"), 1),
+                best["verdict"],
+            ]
+        )
+    return Table("reductions", columns, rows, values, 2)
+
+
+def hypervolume_table(frame: pd.DataFrame) -> Table:
+    """Hypervolume per scheduler and group."""
+    values = summary.hypervolumes(frame)
+    rows = []
+    for _, cell in values.iterrows():
+        name = cell["group"]
+        label = name[0].upper() + name[1:] if " " in name else method_name(name)
+        rows.append([label, with_interval(summary.estimate_of(cell, "hypervolume"), 4)])
+    return Table("hypervolume", ["Schedulers", "Hypervolume"], rows, values)
+
+
+def ablations_table(episodes: pd.DataFrame) -> Table:
+    """Change of each objective when a part of a method is switched off."""
+    values = summary.ablations(episodes)
+    columns = ["Method", "Ablation", *(f"{OBJECTIVE_NAMES[o]}, %" for o in OBJECTIVES)]
+    rows = []
+    for (method, ablation), cells in groups(values, ["method", "ablation"]):
+        table = cells.set_index("objective")
+        changes = [_change(summary.estimate_of(table.loc[o], "change_percent")) for o in OBJECTIVES]
+        rows.append([method_name(method), ablation, *changes])
+    return Table("ablations", columns, rows, values, 2)
+
+
+def calibration_table(silicon: pd.DataFrame) -> Table:
+    """Errors of predicted TTFT and TPOT against measured points."""
+    values = summary.calibration(silicon)
+    columns = ["Model", "GPU", "Engine", "TP", "Points"]
+    columns += ["TTFT, %", "TTFT P90, %", "TPOT, %", "TPOT P90, %"]
+    shown = ["ttft_median_percent", "ttft_p90_percent", "tpot_median_percent", "tpot_p90_percent"]
+    rows = [
+        [
+            model_name(cell["model"]),
+            cell["gpu"],
+            engine_name(cell["backend"]),
+            cell["tp"],
+            number(cell["points"], 0),
+            *(number(cell[name], 1) for name in shown),
+        ]
+        for _, cell in values.iterrows()
+    ]
+    return Table("calibration", columns, rows, values, 4)
+
+
+def profiles_table(silicon: pd.DataFrame, profiles: pd.DataFrame) -> Table:
+    """The fleet's serving profiles: errors of the fits, and measured points of the same layout."""
+    values = summary.profile_fits(silicon, profiles)
+    columns = ["Model", "GPU", "TP", "Engine", "Prefill, %", "Decode, %", "Points"]
+    rows = [
+        [
+            model_name(cell["model"]),
+            cell["gpu"],
+            str(cell["tp"]),
+            f"{engine_name(cell['backend'])} {cell['engine_version']}",
+            *(_median_and_p90(cell, phase) for phase in ("prefill", "decode")),
+            number(cell["points"], 0),
+        ]
+        for _, cell in values.iterrows()
+    ]
+    return Table("profiles", columns, rows, values, 4)
+
+
+def _median_and_p90(cell: pd.Series, phase: str) -> str:
+    values = (cell[f"{phase}_{statistic}_percent"] for statistic in ("median", "p90"))
+    return " / ".join(number(value, 1) for value in values)
+
+
+def sources_table(entries: list[dict[str, Any]]) -> Table:
+    """Data sets of the scenarios with version, licence and attribution."""
+    frame = pd.DataFrame(entries)
+    shown = {
+        "title": "Data set",
+        "version": "Version",
+        "origin": "From",
+        "licence": "Licence",
+        "attribution": "Attribution",
+        "citation": "Cite",
+    }
+    missing = [key for key in shown if key not in frame]
+    if missing:
+        raise UserError(f"the scenarios' data sources lack {missing[0]!r}: prepare them again")
+    rows = frame[list(shown)].astype(str).to_numpy().tolist()
+    return Table("sources", list(shown.values()), rows, frame, len(shown))
+
+
+def write(table: Table, folder: Path) -> None:
+    """The three files of a table."""
+    write_json(folder / f"{table.name}.json", table.as_json())
+    write_text(folder / f"{table.name}.tex", table.as_tex())
+    csv = table.frame.to_csv(index=False, lineterminator="\n")
+    write_text(folder / f"{table.name}.csv", csv)
+
+
+def build(results_dir: Path) -> None:
+    """Write `tables/*.{json,csv,tex}` and `numbers.json` of a result tree.
+
+    Raises UserError when an input file is missing or incomplete.
+    """
+    episodes = read(results_dir / "episodes.parquet", EPISODES)
+    learning = read(results_dir / "learning.parquet", LEARNING)
+    profiles, silicon = serving(results_dir)
+    frame = summary.main_runs(episodes)
+    kind, entries = data_sources(results_dir)
+    tables = [
+        main_table(frame),
+        reductions_table(frame),
+        hypervolume_table(frame),
+        ablations_table(episodes),
+        calibration_table(silicon),
+        profiles_table(silicon, profiles),
+        sources_table(entries),
+    ]
+    for table in tables:
+        write(table, results_dir / "tables")
+    numbers = prose_numbers(frame, learning, silicon, profiles, resolved(results_dir), kind)
+    write_json(results_dir / "numbers.json", numbers)
+
+
+def serving(results_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Serving profiles and their validation points. Raises UserError when they are missing."""
+    frames = []
+    for name in ("profiles", "silicon"):
+        path = results_dir / "serving" / f"{name}.parquet"
+        if not path.is_file():
+            raise UserError(f"{path} does not exist: run the calibration of the suite")
+        frames.append(pd.read_parquet(path))
+    return frames[0], frames[1]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line: `python -m marlin.analysis.tables RESULTS`."""
+    parser = argparse.ArgumentParser(description=build.__doc__)
+    parser.add_argument("results", type=Path, help="result tree of a suite")
+    with guard():
+        build(parser.parse_args(arguments).results)
+
+
+if __name__ == "__main__":
+    main()

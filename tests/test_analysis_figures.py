@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import analysis_results
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import colors
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.text import Text
+
+from marlin.analysis import figures, summary
+from marlin.analysis.collect import collect
+from marlin.analysis.plots import calibration, day, learning, pareto
+from marlin.analysis.plots.style import COLUMN_IN, PAGE_IN, method_style, style
+from marlin.analysis.schema import METHOD_NAMES, order_methods
+from marlin.errors import UserError
+
+NAMES = ("pareto", "day", "learning", "calibration")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = analysis_results.write(tmp_path_factory.mktemp("figures") / "results", seeds=2, days=2)
+    collect(folder)
+    figures.build(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def drawn(results: Path) -> dict[str, Figure]:
+    episodes, epochs, curves = (
+        pd.read_parquet(results / f"{name}.parquet") for name in ("episodes", "epochs", "learning")
+    )
+    with style():
+        return {
+            "pareto": pareto.draw(summary.main_runs(episodes)),
+            "day": day.draw(epochs, "carbon_greedy"),
+            "learning": learning.draw(curves),
+            "calibration": calibration.draw(pd.read_parquet(results / "serving/silicon.parquet")),
+        }
+
+
+def test_three_formats_with_equal_bytes_on_a_second_build(results: Path) -> None:
+    paths = [results / "figures" / f"{n}.{kind}" for n in NAMES for kind in ("pdf", "svg", "png")]
+    before = [path.read_bytes() for path in paths]
+    figures.build(results)
+    assert before == [path.read_bytes() for path in paths]
+    for name in NAMES:
+        assert b"CreationDate" not in (results / "figures" / f"{name}.pdf").read_bytes()
+        assert b"<dc:date>" not in (results / "figures" / f"{name}.svg").read_bytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_text_is_readable_and_inside_the_figure(drawn: dict[str, Figure], name: str) -> None:
+    figure = drawn[name]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    width, height = canvas.get_width_height()
+    assert figure.get_figwidth() in (COLUMN_IN, PAGE_IN)
+    shown = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+    assert len(shown) > 20
+    assert all(float(text.get_fontsize()) >= 7.0 for text in shown)
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    boxes += [artist.get_window_extent() for artist in (*figure.findobj(Legend), *figure.texts)]
+    for box in boxes:
+        assert box is not None
+        assert min(box.x0, box.y0, width - box.x1, height - box.y1) >= 0.0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_legend_covers_neither_data_nor_labels(drawn: dict[str, Figure], name: str) -> None:
+    figure = drawn[name]
+    FigureCanvasAgg(figure).draw()
+    legends = figure.findobj(Legend)
+    assert legends
+    for legend in legends:
+        box = legend.get_window_extent()
+        others = [axes.get_tightbbox() for axes in figure.axes]
+        others += [text.get_window_extent() for text in figure.texts]
+        assert not any(other is not None and box.overlaps(other) for other in others)
+
+
+def test_no_two_schedulers_look_the_same() -> None:
+    methods = order_methods(set(METHOD_NAMES))
+    looks = [
+        (colors.to_hex(colour), marker, name.startswith("marlin"))
+        for name in methods
+        for colour, marker in [method_style(name, methods)]
+    ]
+    assert len(set(looks)) == len(looks)
+
+
+def test_points_of_the_pareto_figure_are_the_ratios(
+    drawn: dict[str, Figure], results: Path
+) -> None:
+    table = summary.relative_to_reference(pd.read_parquet(results / "episodes.parquet"))
+    expected = table.pivot(index="method", columns="objective", values="ratio")
+    panel = drawn["pareto"].axes[0]
+    drawn_lines = [c.lines[0] for c in panel.containers if isinstance(c, ErrorbarContainer)]
+    points = {
+        tuple(round(float(np.asarray(of())[0]), 9) for of in (line.get_xdata, line.get_ydata))
+        for line in drawn_lines
+    }
+    assert points == {
+        (round(row["ttft_s"], 9), round(row["carbon_kg"], 9)) for _, row in expected.iterrows()
+    }
+
+
+def test_fleet_objectives_of_an_epoch_by_hand() -> None:
+    time = pd.Timestamp("2024-01-01")
+    frame = pd.DataFrame(
+        {
+            "seed": [0, 0, 1, 1],
+            "time": [time] * 4,
+            "site": ["a", "b", "a", "b"],
+            "requests_per_s": [3.0, 1.0, 0.0, 2.0],
+            "ttft_s": [0.2, 1.0, 0.0, 0.6],
+            "carbon_kg": [10.0, 2.0, 0.0, 8.0],
+        }
+    )
+    # Seed 0: (3 x 0.2 + 1 x 1.0) / 4 = 0.4; seed 1: 0.6.
+    assert day.epoch_objective(frame, "ttft_s").to_list() == [pytest.approx(0.5)]
+    assert day.epoch_objective(frame, "carbon_kg").to_list() == [10.0]
+
+
+def test_learning_curves_start_at_one_for_the_balanced_variant() -> None:
+    frame = analysis_results.learning(0)
+    relative = learning.relative_to_start(frame)
+    start = relative[(relative["variant"] == "balanced") & (relative["training_epochs"] == 2_560)]
+    assert start["carbon_kg"].to_list() == [1.0]
+    last = frame[(frame["variant"] == "water") & (frame["training_epochs"] == 40_960)]
+    first = frame[(frame["variant"] == "balanced") & (frame["training_epochs"] == 2_560)]
+    shown = relative[(relative["variant"] == "water") & (relative["training_epochs"] == 40_960)]
+    expected = last["water_l"].item() / first["water_l"].item()
+    assert shown["water_l"].item() == pytest.approx(expected)
+
+
+def test_without_a_curve_of_marlin_the_user_is_told() -> None:
+    with pytest.raises(UserError, match="no curve of marlin"):
+        learning.draw(analysis_results.learning(0).iloc[:0])

@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import analysis_results
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import trim_mean
+
+from marlin.analysis import summary, tables
+from marlin.analysis.collect import collect
+from marlin.analysis.display import decimals, number, tex, with_interval
+from marlin.analysis.numbers import change_words, data_words, outcome
+from marlin.analysis.schema import METHOD_NAMES, model_name
+from marlin.analysis.statistics import Estimate
+from marlin.errors import UserError
+
+OBJECTIVES = analysis_results.OBJECTIVES
+METHOD_OF = {name: method for method, name in METHOD_NAMES.items()}
+SCALES = {"ttft_s": 1.0, "carbon_kg": 1e-3, "water_l": 1e-3, "cost_usd": 1.0}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = analysis_results.write(tmp_path_factory.mktemp("tables") / "results")
+    collect(folder)
+    tables.build(folder)
+    return folder
+
+
+@pytest.fixture
+def episodes(results: Path) -> pd.DataFrame:
+    return pd.read_parquet(results / "episodes.parquet")
+
+
+def load(results: Path, name: str) -> dict:
+    return json.loads((results / "tables" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def cells(episodes: pd.DataFrame, method: str, objective: str) -> pd.DataFrame:
+    own = episodes[episodes["method"] == method]
+    return own.pivot(index="seed", columns="day", values=objective)
+
+
+def ratio(episodes: pd.DataFrame, method: str, other: str, objective: str) -> float:
+    own, base = cells(episodes, method, objective), cells(episodes, other, objective)
+    return float(trim_mean((own / base).to_numpy().ravel(), 0.25))
+
+
+def best_baseline(episodes: pd.DataFrame, objective: str) -> str:
+    methods = [m for m in episodes["method"].unique() if not m.startswith("marlin")]
+    return min(methods, key=lambda m: ratio(episodes, m, "round_robin", objective))
+
+
+def as_number(text: str) -> float:
+    return float(text.split(" [")[0].replace("−", "-").replace("\u202f", ""))
+
+
+def half_a_unit(text: str) -> float:
+    """Half of the last printed digit: what correct rounding may take away."""
+    shown = text.split(" [")[0]
+    places = len(shown.split(".")[1]) if "." in shown else 0
+    return 0.5 * 10.0**-places + 1e-9
+
+
+def test_each_printed_objective_is_the_interquartile_mean_of_raw_episodes(
+    results: Path, episodes: pd.DataFrame
+) -> None:
+    table = load(results, "main")
+    assert len(table["rows"]) == len(analysis_results.METHODS)
+    for row in table["rows"]:
+        method = METHOD_OF[row[0]]
+        for index, objective in enumerate(OBJECTIVES):
+            shown = row[1 + 2 * index]
+            raw = trim_mean(cells(episodes, method, objective).to_numpy().ravel(), 0.25)
+            assert abs(as_number(shown) - raw * SCALES[objective]) <= half_a_unit(shown)
+            change = row[2 + 2 * index]
+            best = best_baseline(episodes, objective)
+            if method == best:
+                assert change == "–"
+            else:
+                expected = 100 * (ratio(episodes, method, best, objective) - 1)
+                assert abs(as_number(change) - expected) <= half_a_unit(change)
+        own = episodes[episodes["method"] == method]
+        served = 100 * own["served"].sum() / own["requests"].sum()
+        assert abs(as_number(row[-2]) - served) <= half_a_unit(row[-2])
+        assert row[-1] == "3 × 6"
+
+
+def test_bold_marks_the_lowest_value_of_each_objective(
+    results: Path, episodes: pd.DataFrame
+) -> None:
+    table = load(results, "main")
+    marked = {(METHOD_OF[table["rows"][y][0]], OBJECTIVES[(x - 1) // 2]) for y, x in table["bold"]}
+    lowest = set()
+    for objective in OBJECTIVES:
+        means = {
+            m: trim_mean(cells(episodes, m, objective).to_numpy().ravel(), 0.25)
+            for m in episodes["method"].unique()
+        }
+        lowest.add((min(means, key=means.__getitem__), objective))
+    assert marked == lowest
+
+
+def test_each_printed_reduction_is_recomputed(results: Path, episodes: pd.DataFrame) -> None:
+    claims = {"ttft_s": 18, "carbon_kg": 33, "water_l": 43, "cost_usd": 11}
+    numbers = json.loads((results / "numbers.json").read_text(encoding="utf-8"))
+    rows = load(results, "reductions")["rows"]
+    for row, objective in zip(rows, OBJECTIVES, strict=True):
+        variant = f"marlin_{objective.split('_')[0]}"
+        best = best_baseline(episodes, objective)
+        assert METHOD_OF[row[1]] == best
+        assert row[2] == f"≥ {claims[objective]}"
+        for shown, method in ((row[3], variant), (row[4], "marlin")):
+            expected = 100 * (1 - ratio(episodes, method, best, objective))
+            assert abs(as_number(shown) - expected) <= half_a_unit(shown)
+        measured = 100 * (1 - ratio(episodes, variant, best, objective))
+        assert (row[5] == "met") == (measured >= claims[objective])
+        words = numbers["claims"][objective]["one_objective"]
+        assert words["against_best"]["percent"] == row[3].split(" [")[0]
+        against = 100 * (1 - ratio(episodes, variant, "round_robin", objective))
+        printed = as_number(words["against_round_robin"]["percent"])
+        assert abs(printed - against) <= 0.05 + 1e-9
+        assert words["verdict"] == row[5]
+
+
+def test_printed_hypervolumes_are_recomputed(results: Path, episodes: pd.DataFrame) -> None:
+    rows = dict(load(results, "hypervolume")["rows"])
+    for method in ("round_robin", "nearest", "weighted_greedy"):
+        sides = [ratio(episodes, method, "round_robin", objective) for objective in OBJECTIVES]
+        expected = np.prod([max(0.0, 2 - side) for side in sides]) / 16
+        assert abs(as_number(rows[METHOD_NAMES[method]]) - expected) <= 0.00005 + 1e-9
+    assert as_number(rows["All MARLIN variants"]) > as_number(rows["MARLIN balanced"])
+
+
+def test_printed_errors_of_the_serving_model_are_recomputed(results: Path) -> None:
+    silicon = pd.read_parquet(results / "serving/silicon.parquet")
+    error = 100 * (silicon["predicted_tpot_s"] / silicon["measured_tpot_s"] - 1).abs()
+    for row in load(results, "calibration")["rows"]:
+        own = (silicon["model"].map(model_name) == row[0]) & (silicon["gpu"] == row[1])
+        assert int(row[4]) == own.sum()
+        assert abs(as_number(row[7]) - error[own].median()) <= 0.05 + 1e-9
+        assert abs(as_number(row[8]) - error[own].quantile(0.9)) <= 0.05 + 1e-9
+    shown = {(row[0], row[1]): row[-1] for row in load(results, "profiles")["rows"]}
+    assert shown["Llama 3.1 70B", "A100"] == "0"
+    numbers = json.loads((results / "numbers.json").read_text(encoding="utf-8"))
+    assert numbers["calibration"]["untested"] == "Llama 3.1 70B on A100"
+    assert abs(float(numbers["calibration"]["all"]["tpot_median_percent"]) - error.median()) < 0.06
+
+
+def test_tex_holds_the_same_strings_and_csv_the_full_precision(
+    results: Path, episodes: pd.DataFrame
+) -> None:
+    for name in ("main", "reductions", "hypervolume", "calibration", "profiles", "sources"):
+        table = load(results, name)
+        text = (results / "tables" / f"{name}.tex").read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines() if line.endswith(r" \\")]
+        bold = {tuple(place) for place in table["bold"]}
+        expected = [table["columns"], *table["rows"]]
+        for y, (line, row) in enumerate(zip(lines, expected, strict=True), start=-1):
+            for x, (found, cell) in enumerate(
+                zip(line.removesuffix(r" \\").split(" & "), row, strict=True)
+            ):
+                assert (r"\textbf{" in found) == ((y, x) in bold)
+                assert re.sub(r"\\textbf\{([^}]*)\}", r"\1", found) == tex(cell)
+    frame = pd.read_csv(results / "tables/main.csv")
+    row = frame[(frame["method"] == "marlin") & (frame["objective"] == "carbon_kg")].iloc[0]
+    raw = trim_mean(cells(episodes, "marlin", "carbon_kg").to_numpy().ravel(), 0.25)
+    assert row["value"] == pytest.approx(raw, rel=1e-12)
+
+
+def test_equal_inputs_give_equal_bytes(results: Path) -> None:
+    files = [*sorted((results / "tables").iterdir()), results / "numbers.json"]
+    before = [path.read_bytes() for path in files]
+    tables.build(results)
+    assert before == [path.read_bytes() for path in files]
+
+
+def test_tables_do_not_import_a_plotting_library() -> None:
+    code = (
+        "import sys, marlin.analysis.tables; "
+        "print({'matplotlib', 'seaborn', 'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_words_follow_the_numbers() -> None:
+    falls = change_words(Estimate(12.34, 10.0, 14.0))
+    assert falls["phrase"] == "a reduction of 12.3\u00a0%"
+    assert falls["interval_phrase"] == "(10.0 to 14.0\u00a0%)"
+    rises = change_words(Estimate(-3.46, -5.0, -2.0))
+    assert rises["phrase"] == "an increase of 3.5\u00a0%"
+    assert rises["interval_phrase"] == "(2.0 to 5.0\u00a0%)"
+    assert change_words(Estimate(1.0, 1.0, 1.0))["interval_phrase"] == ""
+    assert "not measured years" in data_words("embedded")["abstract_sentence"]
+    assert data_words("mirror")["measured"] == "yes"
+    assert data_words("embedded and mirror")["measured"] == "no"
+
+
+def test_the_outcome_is_told_as_it_is() -> None:
+    def told(*verdicts: str) -> str:
+        entries = {
+            objective: {"in_sentence": objective, "one_objective": {"verdict": verdict}}
+            for objective, verdict in zip(OBJECTIVES, verdicts, strict=True)
+        }
+        return outcome(entries)["sentences"]
+
+    assert told(*["met"] * 4) == "All claimed reductions are met."
+    assert told(*["not met"] * 4) == "None of the claimed reductions is reproduced."
+    mixed = told("met", "not met", "open", "met")
+    assert "is met for ttft_s and cost_usd." in mixed
+    assert "inside the interval, for water_l." in mixed
+    assert "not reproduced for carbon_kg." in mixed
+
+
+def test_verdicts() -> None:
+    assert summary.verdict(18, Estimate(18.0, 17.0, 19.0)) == "met"
+    assert summary.verdict(18, Estimate(17.0, 15.0, 18.5)) == "open"
+    assert summary.verdict(18, Estimate(17.0, 15.0, 17.9)) == "not met"
+
+
+def test_display_of_numbers() -> None:
+    assert number(-0.04, 1) == "0.0"
+    assert number(-12.25, 1) == "−12.2"
+    assert number(12345.6, 0) == "12\u202f346"
+    assert [decimals(v) for v in (0.4231, 42.31, 4231.0, 99999.0)] == [4, 2, 0, 0]
+    assert with_interval(Estimate(1.0, 0.5, 1.25), 2) == "1.00 [0.50, 1.25]"
+    assert with_interval(Estimate(1.0, 1.0, 1.0), 2) == "1.00"
+    assert tex("50 % & a_b −1") == r"50 \% \& a\_b $-$1"
+
+
+def test_ablations_are_paired_with_the_full_method(episodes: pd.DataFrame) -> None:
+    full = episodes[episodes["method"] == "marlin"]
+    worse = full.assign(ablation="no_veto", carbon_kg=full["carbon_kg"] * 1.1)
+    frame = pd.concat([episodes, worse], ignore_index=True)
+    table = summary.ablations(frame).set_index("objective")
+    assert table.loc["carbon_kg", "change_percent"] == pytest.approx(10.0)
+    assert table.loc["water_l", "change_percent"] == 0.0
+    shown = tables.ablations_table(frame)
+    assert shown.rows == [["MARLIN balanced", "no_veto", "–", "10.0", "–", "–"]]
+
+
+def test_scenarios_are_shown_apart_and_pooled_for_the_claims(episodes: pd.DataFrame) -> None:
+    second = episodes.assign(scenario="b", carbon_kg=episodes["carbon_kg"] * 2)
+    frame = pd.concat([episodes, second], ignore_index=True)
+    table = tables.main_table(frame)
+    assert table.columns[:2] == ["Scenario", "Scheduler"]
+    assert len(table.rows) == 2 * len(analysis_results.METHODS)
+    alone, pooled = summary.reductions(episodes), summary.reductions(frame)
+    # Twice the same ratios: the same middle half.
+    assert pooled["reduction_percent"].to_numpy() == pytest.approx(
+        alone["reduction_percent"].to_numpy(), abs=0.3
+    )
+
+
+def test_what_is_missing_is_named(results: Path, episodes: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no round_robin"):
+        summary.main_runs(episodes[episodes["method"] != "round_robin"])
+    holes = episodes.drop(episodes[episodes["method"] == "nearest"].index[:1])
+    with pytest.raises(UserError, match=r"'nearest'.* is not complete"):
+        tables.main_table(holes)
+    with pytest.raises(UserError, match=r"episodes.parquet does not exist"):
+        tables.build(tmp_path)
+    without = episodes[~episodes["method"].str.startswith("marlin")]
+    assert tables.reductions_table(without).rows == []
+    with pytest.raises(UserError, match="lack one of them"):
+        tables.reductions_table(episodes[episodes["method"] != "marlin_water"])
+
+
+def test_sources_that_say_nothing_are_an_error(tmp_path: Path) -> None:
+    from marlin.analysis.setting import data_sources
+
+    with pytest.raises(UserError, match="prepare the scenarios first"):
+        data_sources(tmp_path)
+    analysis_results.sources(tmp_path, "embedded", "a")
+    assert data_sources(tmp_path)[0] == "embedded"
+    analysis_results.sources(tmp_path, "mirror", "b")
+    with pytest.raises(UserError, match="mixes"):
+        data_sources(tmp_path)
+    analysis_results.sources(tmp_path, "hearsay", "b")
+    with pytest.raises(UserError, match="does not name its data sources"):
+        data_sources(tmp_path)
+
+
+def test_prose_numbers_count_what_is_there(results: Path) -> None:
+    numbers = json.loads((results / "numbers.json").read_text(encoding="utf-8"))
+    assert (numbers["seeds"], numbers["days"], numbers["baseline_count"]) == ("3", "6", "five")
+    assert numbers["utilisation_percent"] == "38"
+    assert numbers["setting"]["sites"] == "12"
+    assert "serves 99.80\u00a0% of requests" in numbers["served_sentence"]
+    assert numbers["first_checkpoint"] == "2\u202f560"
+    met = sum(entry["one_objective"]["verdict"] == "met" for entry in numbers["claims"].values())
+    assert ["none", "one", "two", "three", "four"][met] == numbers["outcome"]["met_count"]
+    assert not re.search(r"\d\.\d{6}", json.dumps(numbers))
