@@ -16,13 +16,13 @@ from test_schedulers import TASK, make_task
 from marlin.evaluate import run_day, summary
 from marlin.fleet.contract import OBJECTIVES, Outcome, convert
 from marlin.fleet.simulator import step
+from marlin.fleet.world import VALIDATION
 from marlin.schedulers.marlin import Marlin
 from marlin.schedulers.marlin.agents import AGENTS
 from marlin.schedulers.marlin.codec import action_size, decode, heuristic, observe, state_size
 from marlin.schedulers.marlin.play import even_split, rewards
 from marlin.schedulers.marlin.replay import DualReplay, Replay
 from marlin.schedulers.marlin.training import make_learners, pack, unpack
-from marlin.task import VALIDATION
 
 WORLD = TASK.world
 DAY = TASK.test_days()[0]

@@ -11,14 +11,14 @@ import synthetic
 from marlin.errors import UserError
 from marlin.evaluate import evaluate, run_day
 from marlin.fleet.contract import OBJECTIVES, Plan
-from marlin.fleet.world import build_epochs, build_world
+from marlin.fleet.world import TEST, TRAIN, VALIDATION, build_epochs, build_world
 from marlin.schedulers.base import Observation, Scheduler
 from marlin.schedulers.fill import fill_by_cost
 from marlin.schedulers.greedy import CarbonGreedy, WeightedGreedy
 from marlin.schedulers.nearest import Nearest
 from marlin.schedulers.nsga2 import Nsga2
 from marlin.schedulers.round_robin import RoundRobin
-from marlin.task import TEST, TRAIN, VALIDATION, Task, forecast_inputs
+from marlin.task import Task, forecast_inputs
 
 SIMPLE = [RoundRobin, Nearest, CarbonGreedy, WeightedGreedy, Nsga2]
 

@@ -11,10 +11,9 @@ from marlin.config import RunConfig
 from marlin.errors import UserError
 from marlin.fleet.contract import Inputs, State, row
 from marlin.fleet.forecast import contiguous, predict_series
-from marlin.fleet.world import Epochs, World, build_epochs, build_world
+from marlin.fleet.world import TEST, Epochs, World, build_epochs, build_world
 from marlin.schedulers.base import Budget, Observation, Scheduler
 
-TRAIN, VALIDATION, TEST = 0, 1, 2
 FORECAST = {  # and whether injected noise applies: the weather is forecast well by all
     "arrival_rate_per_s": True,
     "carbon_g_per_kwh": True,

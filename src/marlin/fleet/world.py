@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Array = Any
 
+HISTORY, TRAIN, VALIDATION, TEST = -1, 0, 1, 2  # what an epoch is for
 SPILL_REACH_S = 0.05  # overflow prefers sites that cost users about this much more RTT, or less
 
 
@@ -104,7 +105,7 @@ class Epochs:
     """Every epoch of a scenario, NumPy, first axis T; `split` tells what each is for."""
 
     time: np.ndarray  # [T] datetime64
-    split: np.ndarray  # [T] -1 history, 0 train, 1 validation, 2 test
+    split: np.ndarray  # [T] HISTORY, TRAIN, VALIDATION or TEST
     inputs: Inputs  # arrays [T, ...]
 
 
@@ -253,7 +254,7 @@ def build_epochs(scenario: xr.Dataset, run: RunConfig, world: World) -> Epochs:
     )
     arrivals = scenario["arrival_rate_per_s"].to_numpy().astype(float)
     split = scenario["split"].to_numpy().astype(int)
-    load = fleet_utilisation(world, arrivals[split == 0])
+    load = fleet_utilisation(world, arrivals[split == TRAIN])
     scale = run.workload.peak_utilisation / load.max()
     signals = {
         name: scenario[name].to_numpy().astype(float)

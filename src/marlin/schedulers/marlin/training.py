@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from marlin.fleet.contract import OBJECTIVES, State
 from marlin.fleet.simulator import step
-from marlin.fleet.world import World
+from marlin.fleet.world import TRAIN, VALIDATION, World
 from marlin.games.negotiation import Rules, starting_capital
 from marlin.schedulers.marlin.agents import AGENTS, Hyperparameters, Learners
 from marlin.schedulers.marlin.codec import action_size, decode, observe, state_size
@@ -28,10 +28,10 @@ from marlin.schedulers.marlin.play import (
     tried,
 )
 from marlin.schedulers.marlin.replay import DualReplay
-from marlin.task import TRAIN, VALIDATION, Task
 
 if TYPE_CHECKING:
     from marlin.schedulers.marlin import Marlin
+    from marlin.task import Task
 
 CALLS_PER_ROUND = AGENTS + 2  # every proposal, the agreed plan, the even split
 
