@@ -133,7 +133,7 @@ def serving(results: Path) -> None:
             )  # fmt: skip
             if gpu == "A100" and tp == 4:
                 continue
-            for _ in range(60):
+            for point in range(60):
                 tpot = 0.006 * scale * slow * rng.uniform(1, 6)
                 ttft = 0.02 * scale * slow * rng.lognormal(1.0, 2.0)
                 silicon.append(
@@ -144,6 +144,7 @@ def serving(results: Path) -> None:
                         "measured_ttft_s": ttft, "measured_tpot_s": tpot,
                         "predicted_ttft_s": ttft * rng.lognormal(0.05, 0.15),
                         "predicted_tpot_s": tpot * rng.lognormal(0.0, 0.07),
+                        "excluded": "KV cache too small" if point == 59 else "",
                     }
                 )  # fmt: skip
     (results / "serving").mkdir(parents=True)

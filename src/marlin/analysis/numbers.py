@@ -188,9 +188,12 @@ def calibration_words(
     silicon: pd.DataFrame, profiles: pd.DataFrame, backend: str
 ) -> dict[str, Any]:
     """Errors of the serving models over all measured points and over the fleet's engine."""
-    own = silicon[silicon["backend"] == backend]
+    points_kept = summary.kept(silicon)
+    own = points_kept[points_kept["backend"] == backend]
     words: dict[str, Any] = {"profiles": count_word(len(profiles))}
-    for name, points in (("all", silicon), ("engine", own)):
+    left_out = summary.exclusions(silicon)
+    words["excluded"] = "; ".join(f"{number(n, 0)} ({why})" for why, n in left_out.items())
+    for name, points in (("all", points_kept), ("engine", own)):
         words[name] = {"points": number(len(points), 0)}
         if len(points):
             errors = summary.calibration_overall(points)

@@ -287,11 +287,22 @@ def ablations(episodes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=ABLATION_COLUMNS)
 
 
+def kept(silicon: pd.DataFrame) -> pd.DataFrame:
+    """Points that no rule of the calibration excludes."""
+    return silicon[silicon["excluded"] == ""]
+
+
+def exclusions(silicon: pd.DataFrame) -> dict[str, int]:
+    """Number of points left out, by the rule that leaves them out, most first."""
+    counts = silicon.loc[silicon["excluded"] != "", "excluded"].value_counts()
+    return {str(rule): int(count) for rule, count in counts.items()}
+
+
 def _relative_errors(silicon: pd.DataFrame) -> pd.DataFrame:
-    """Silicon points with the relative errors `ttft_percent` and `tpot_percent`."""
-    errors = silicon.copy()
+    """Points kept, with the relative errors `ttft_percent` and `tpot_percent`."""
+    errors = kept(silicon).copy()
     for quantity in ("ttft", "tpot"):
-        measured, predicted = silicon[f"measured_{quantity}_s"], silicon[f"predicted_{quantity}_s"]
+        measured, predicted = errors[f"measured_{quantity}_s"], errors[f"predicted_{quantity}_s"]
         errors[f"{quantity}_percent"] = 100.0 * (predicted - measured).abs() / measured
     return errors
 
@@ -338,7 +349,7 @@ def profile_fits(silicon: pd.DataFrame, profiles: pd.DataFrame) -> pd.DataFrame:
         for statistic in ("median", "p90"):
             error = profiles[f"{phase}_fit_error_{statistic}"]
             table[f"{phase}_{statistic}_percent"] = 100.0 * error
-    points = silicon.groupby(keys).size().to_frame("points")
+    points = kept(silicon).groupby(keys).size().to_frame("points")
     table = table.join(points, on=keys).sort_values(keys, kind="stable")
     return table.assign(points=table["points"].fillna(0).astype(int)).reset_index(drop=True)
 

@@ -236,7 +236,10 @@ def build(results_dir: Path) -> None:
 
 
 def serving(results_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Serving profiles and their validation points. Raises UserError when they are missing."""
+    """Serving profiles and the points that validate them. Raises UserError when they are missing.
+
+    Points that calibration excludes by rule keep their reason and are no part of any error.
+    """
     frames = []
     for name in ("profiles", "silicon"):
         path = results_dir / "serving" / f"{name}.parquet"

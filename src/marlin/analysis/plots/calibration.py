@@ -21,6 +21,7 @@ from marlin.analysis.plots.style import (
     panel_label,
 )
 from marlin.analysis.schema import engine_name, groups, model_name
+from marlin.analysis.summary import kept
 
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 BAND = 0.2
@@ -29,6 +30,7 @@ BAND = 0.2
 def draw(silicon: pd.DataFrame) -> Figure:
     """Predicted against measured; the line is agreement, the band a fifth on either side."""
     keys = ["model", "backend"]
+    silicon = kept(silicon)
     ordered = silicon.sort_values(keys, kind="stable")
     rows = -(-len(silicon[keys].drop_duplicates()) // 2)
     figure = Figure(figsize=(COLUMN_IN, 1.95 + 0.15 * rows), layout="constrained")

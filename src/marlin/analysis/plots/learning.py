@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -39,17 +40,18 @@ def draw(learning: pd.DataFrame) -> Figure:
         panel.axhline(1.0, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=0)
         for variant in variants:
             own = relative[relative["variant"] == variant]
-            curve = own.groupby("training_epochs")[objective].agg(["mean", "min", "max"])
             colour, dash = VARIANT_STYLES[variant]
-            steps = curve.index.to_numpy(dtype=float)
-            panel.fill_between(steps, curve["min"], curve["max"], color=colour, alpha=0.15, lw=0)
-            panel.plot(
-                steps, curve["mean"], color=colour, linestyle=dash, label=VARIANT_NAMES[variant]
-            )
+            sns.lineplot(
+                own, x="training_epochs", y=objective, errorbar=("pi", 100), color=colour,
+                linestyle=dash, label=VARIANT_NAMES[variant], legend=False, err_kws={"lw": 0},
+                ax=panel,
+            )  # fmt: skip
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}"))
         panel.xaxis.set_major_formatter(FuncFormatter(_thousands))
         panel_label(panel, f"{letter}  {OBJECTIVE_NAMES[objective]}")
     figure.supylabel("Validation days, % of first checkpoint", fontsize=7.5)
+    for panel in grid.flat:
+        panel.set(xlabel="", ylabel="")
     for panel in grid[-1]:
         panel.set_xlabel("Epochs, thousands")
     handles, labels = grid.flat[0].get_legend_handles_labels()

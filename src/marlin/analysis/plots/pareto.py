@@ -18,7 +18,7 @@ from marlin.analysis.summary import methods_of, relative_to_reference
 
 # Beyond this spread a linear axis would press the good schedulers together.
 LOG_SPREAD = 4.0
-LOG_TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)
+LOG_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 LEGEND_COLUMNS = 5
 
 
