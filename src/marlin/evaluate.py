@@ -18,15 +18,14 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from marlin import inputs
 from marlin.compose import load
-from marlin.config import InputsConfig, RunConfig
+from marlin.config import InputsConfig
 from marlin.entry import guard
 from marlin.files import write_json, write_parquet
 from marlin.fleet.contract import OBJECTIVES, Outcome
 from marlin.fleet.simulator import step
 from marlin.schedulers.base import Scheduler
-from marlin.task import Task, load_task, make_scheduler
+from marlin.task import Task, load_run, make_scheduler
 
 SITE_COLUMNS = {
     "requests_per_s": "site_requests_per_s",
@@ -142,12 +141,6 @@ def evaluate_folder(folder: Path, given: InputsConfig) -> None:
         for method, part in timings.groupby("method")
     }
     write_json(folder / "timings" / "decision.json", decision)
-
-
-def load_run(run: RunConfig) -> Task:
-    """The task of a run; scenario and profiles are made on the fly when no path is given."""
-    ready = inputs.ready(run)
-    return load_task(run, ready.scenario, ready.profiles, noise_seed=run.seed)
 
 
 def _progress(jobs: list, label: str) -> Iterator:

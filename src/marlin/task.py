@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from marlin import compose, inputs
 from marlin.config import RunConfig
 from marlin.errors import UserError
 from marlin.fleet.contract import Inputs, State, row
@@ -109,8 +110,13 @@ def forecast_inputs(run: RunConfig, epochs: Epochs, noise_seed: int) -> Inputs:
     return Inputs(**values)
 
 
+def load_run(run: RunConfig) -> Task:
+    """The task of a run; scenario and profiles are made in the cache when no path is given."""
+    ready = inputs.ready(run)
+    return load_task(run, ready.scenario, ready.profiles, noise_seed=run.seed)
+
+
 def make_scheduler(run: RunConfig) -> Scheduler:
     """The scheduler that `run.method` names, with its parameters."""
-    from hydra.utils import instantiate
-
-    return instantiate(run.method)
+    kind = compose.load_class(run.method["_target_"])
+    return kind(**compose.method_parameters(run.method))

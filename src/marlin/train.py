@@ -12,10 +12,9 @@ import pandas as pd
 
 from marlin.config import RunConfig
 from marlin.entry import hydra_entry
-from marlin.evaluate import load_run
 from marlin.files import write_parquet
 from marlin.fleet.contract import OBJECTIVES
-from marlin.task import make_scheduler
+from marlin.task import load_run, make_scheduler
 
 LEARNING_COLUMNS = (
     "scenario", "method", "ablation", "seed", "training_epochs", "variant", *OBJECTIVES,

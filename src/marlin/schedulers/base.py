@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from marlin.errors import UserError
+from marlin.files import write_bytes
 from marlin.fleet.contract import Inputs, Outcome, Plan, State, convert
 from marlin.fleet.power_down import sized_plan
 from marlin.fleet.simulator import step
@@ -22,6 +24,11 @@ class Budget:
 
     calls_per_decision: int
     used: int = 0
+
+    @property
+    def left(self) -> int:
+        """Simulated plans that may still be asked for."""
+        return self.calls_per_decision - self.used
 
     def take(self, calls: int) -> None:
         """Count `calls` more; refuse what goes beyond the budget."""
@@ -77,9 +84,11 @@ class Scheduler(ABC):
         return []
 
     def save(self, path: Path) -> None:
-        """Write what was learned."""
+        """Write what was learned, in one step."""
         weights: dict[str, Any] = self.weights()
-        np.savez(path, **weights)
+        stream = io.BytesIO()
+        np.savez(stream, **weights)
+        write_bytes(path, stream.getvalue())
 
     def weights(self) -> dict[str, np.ndarray]:
         """What was learned, by name."""

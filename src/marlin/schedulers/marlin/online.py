@@ -72,10 +72,11 @@ class Online:
         forecast = observation.forecast
         observation.budget.take(1)
         self.reference = even_split(self.world, forecast, forecast)
-        tries = self.options.explorations * AGENTS
-        if not tries:
+        each = min(self.options.explorations, (observation.budget.left - AGENTS) // AGENTS)
+        if each <= 0:
             return
-        seen = tensor(self.seen).expand(self.options.explorations, -1)
+        tries = each * AGENTS
+        seen = tensor(self.seen).expand(each, -1)
         with torch.no_grad():
             sampled = self.learners.actor.sample(seen, self.learners.generator)[0]
         actions = sampled.flatten(0, 1).numpy()

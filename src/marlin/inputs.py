@@ -1,0 +1,115 @@
+"""The two files every run reads: a prepared scenario and calibrated serving profiles."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from marlin import compose
+from marlin.config import RunConfig
+from marlin.errors import UserError
+from marlin.files import write_json
+
+SCENARIO_SECTIONS = ("scenario", "fleet", "workload", "signals", "physics")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Paths of the two files."""
+
+    scenario: Path
+    profiles: Path
+
+
+def cache_dir() -> Path:
+    """Folder for what can be made again: `MARLIN_CACHE`, else `.cache` in the working folder."""
+    return Path(os.environ.get("MARLIN_CACHE") or ".cache")
+
+
+def raw_dir() -> Path:
+    """Where `marlin fetch` puts measured data and `marlin prepare` finds them."""
+    return cache_dir() / "raw"
+
+
+def gpus(run: RunConfig) -> list[str]:
+    """GPU models of the fleet, sorted."""
+    return sorted({node_type.gpu for node_type in run.fleet.node_types.values()})
+
+
+def scenario_fingerprint(run: RunConfig) -> str:
+    """Fingerprint of the settings that decide the scenario file."""
+    return compose.fingerprint(run, SCENARIO_SECTIONS)
+
+
+def profiles_fingerprint(run: RunConfig) -> str:
+    """Fingerprint of the settings that decide the profiles: the serving section and the GPUs."""
+    return compose.fingerprint(run, ("serving",))[:32] + "-".join(["", *gpus(run)])
+
+
+def ready(run: RunConfig) -> Inputs:
+    """Paths of the run's inputs; those not named in `run.inputs` are made in the cache once.
+
+    Raises:
+        UserError: a named file does not exist, or the data to make one are out of reach.
+    """
+    for key, path in run.inputs.model_dump().items():
+        if path is not None and not Path(path).is_file():
+            raise UserError(
+                f"inputs.{key}={path} does not exist: make it with `marlin "
+                f"{'prepare' if key == 'scenario' else 'calibrate'}`, or leave inputs.{key} out"
+            )
+    scenario = Path(run.inputs.scenario) if run.inputs.scenario else _cached_scenario(run)
+    profiles = Path(run.inputs.profiles) if run.inputs.profiles else _cached_profiles(run)
+    return Inputs(scenario, profiles)
+
+
+def make_scenario(run: RunConfig, path: Path) -> None:
+    """Prepare the run's scenario; its sources and its digest are written beside it."""
+    from marlin import provenance
+    from marlin.data import prepare
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scenario = prepare.prepare(run, raw_dir())
+    prepare.write(scenario, path)
+    origin = {
+        "source": scenario.attrs["source"],
+        "sources": json.loads(scenario.attrs["sources"]),
+    }
+    write_json(path.with_suffix(".sources.json"), origin)
+    provenance.write_digest(path)
+
+
+def make_profiles(run: RunConfig, path: Path) -> None:
+    """Calibrate the run's serving profiles; the validation table is written beside them."""
+    from marlin.serving import calibrate
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profiles, silicon = calibrate.calibrate(run.serving, gpus(run))
+    for frame, name in ((silicon, path.name.replace("profiles", "silicon")), (profiles, path.name)):
+        beside = path.with_name(f".{name}.{os.getpid()}")
+        frame.to_parquet(beside, index=False)
+        beside.replace(path.with_name(name))
+
+
+def _cached_scenario(run: RunConfig) -> Path:
+    from marlin import provenance, sources
+
+    code = sources.digest(sources.closure("prepare"))
+    name = f"{run.scenario.name}-{scenario_fingerprint(run)[:16]}-{code[:8]}.nc"
+    path = cache_dir() / "scenarios" / name
+    if not provenance.digest_file(path).is_file():
+        make_scenario(run, path)
+    return path
+
+
+def _cached_profiles(run: RunConfig) -> Path:
+    from marlin import sources
+
+    code = sources.digest(sources.closure("calibrate"))
+    name = f"profiles-{profiles_fingerprint(run)}-{code[:8]}.parquet"
+    path = cache_dir() / "serving" / name
+    if not path.is_file():
+        make_profiles(run, path)
+    return path

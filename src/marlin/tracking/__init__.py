@@ -1,0 +1,1 @@
+"""Tracking: results exported to experiment trackers."""

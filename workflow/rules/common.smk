@@ -1,0 +1,95 @@
+import os
+import shlex
+from pathlib import Path
+
+from marlin import inputs, plan as planning, reproduce, sources
+
+PLAN = planning.load(**reproduce.choices(config))
+SEEDS = PLAN.seeds
+CELLS = {cell.name: cell for cell in PLAN.cells}
+TABLES = ("main", "reductions", "hypervolume", "ablations", "calibration", "profiles", "sources")
+FIGURES = ("pareto", "day", "learning", "calibration")
+
+reproduce.set_environment(config.get("mirror"))
+
+
+pathvars:
+    results=PLAN.results.as_posix(),
+    runs=(PLAN.results / planning.RUNS).as_posix(),
+    cell="{scenario}/{method}/{ablation}",
+
+
+wildcard_constraints:
+    scenario=r"[\w.-]+",
+    method=r"[\w.-]+",
+    ablation=r"[\w.-]+",
+    stem=r"[\w.-]+",
+
+
+def code(stage, *modules):
+    """Source files that a stage imports, by their path from here."""
+    return [os.path.relpath(path) for path in sources.closure(stage, *modules)]
+
+
+def cell_of(wildcards):
+    return CELLS[f"{wildcards.scenario}/{wildcards.method}/{wildcards.ablation}"]
+
+
+def of_all_cells(pattern):
+    """A path with {cell} and {seed}, for every run of the plan."""
+    return [path for cell in CELLS for path in expand(pattern, cell=cell, seed=SEEDS)]
+
+
+def of_all_seeds(name):
+    """A file of the run folders of one cell."""
+    return [f"<runs>/<cell>/seed-{seed}/{name}" for seed in SEEDS]
+
+
+def run_folder_of(wildcards):
+    return (PLAN.results / planning.RUNS / cell_of(wildcards).name).as_posix()
+
+
+def run_folders_of(wildcards):
+    return [folder.as_posix() for folder in PLAN.folders(cell_of(wildcards))]
+
+
+def fetched(wildcards):
+    return "<results>/data/fetched.json" if PLAN.data == "measured" else []
+
+
+def scenario_of(wildcards):
+    # Big: its digest, a small file, tells whether it changed.
+    return ancient(f"<results>/data/{cell_of(wildcards).scenario_file}.nc")
+
+
+def scenario_digest_of(wildcards):
+    return f"<results>/data/{cell_of(wildcards).scenario_file}.nc.sha256"
+
+
+def profiles_of(wildcards):
+    return f"<results>/serving/{cell_of(wildcards).profiles_file}.parquet"
+
+
+def training_code_of(wildcards):
+    return code("train", cell_of(wildcards).module)
+
+
+def evaluation_code_of(wildcards):
+    return code("evaluate", cell_of(wildcards).module)
+
+
+def product_settings(product):
+    """Overrides of a product as they are typed in a shell."""
+    return shlex.join(product.overrides)
+
+
+RUN_FILES = [
+    *expand("<results>/data/{stem}.nc", stem=PLAN.scenarios),
+    *expand("<results>/serving/{stem}.parquet", stem=PLAN.profiles),
+    *of_all_cells("<runs>/{cell}/seed-{seed}/run.json"),
+    *of_all_cells("<runs>/{cell}/seed-{seed}/episodes.parquet"),
+    *of_all_cells("<runs>/{cell}/seed-{seed}/epochs.parquet"),
+    *of_all_cells("<runs>/{cell}/seed-{seed}/learning.parquet"),
+    *of_all_cells("<runs>/{cell}/seed-{seed}/policy.npz"),
+    *of_all_cells("<runs>/{cell}/seed-{seed}/resolved.yaml"),
+]
