@@ -123,9 +123,8 @@ def dispatch(
     if not bool(xp.any(used > room)):
         return flows
     stay = xp.clip(room / xp.clip(used, TINY, None), None, 1.0)
-    moved = _spill(
-        world.constants, routed * (1.0 - stay)[..., None, None], slots, room - used * stay
-    )
+    free = xp.clip(room - used * stay, 0.0, None)
+    moved = _spill(world.constants, routed * (1.0 - stay)[..., None, None], slots, free)
     # What neither fits nor moves stays: shares of a row of `where` sum to one.
     where = moved * (1.0 - stay)[..., None]
     home = 1.0 - xp.sum(where, axis=-1)
