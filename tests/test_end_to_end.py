@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from repository_copy import Copy
 
-from marlin.seal import sha256
+from marlin.files import sha256
 
 SUITE = {
     "name": "road",

@@ -12,6 +12,7 @@ import pytest
 
 from marlin import compose, plan, plan_cli, seal, sources
 from marlin.errors import UserError
+from marlin.files import sha256
 
 ROOT = Path(__file__).parents[1]
 
@@ -189,7 +190,7 @@ def test_a_true_result_tree_verifies_and_gets_its_manifest(finished, capsys):
     assert capsys.readouterr().out == "verified: 4 runs, 9 files in results/pair\n"
     manifest = json.loads((finished.results / "manifest.json").read_text())
     assert manifest["plan_sha256"] == finished.fingerprint
-    assert manifest["files"]["numbers.json"] == seal.sha256(finished.results / "numbers.json")
+    assert manifest["files"]["numbers.json"] == sha256(finished.results / "numbers.json")
     assert len(manifest["files"]) == 9
 
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from marlin import compose, inputs, seal, sources
 from marlin.config import RunConfig, SuiteConfig
 from marlin.errors import UserError
-from marlin.files import write_json
+from marlin.files import sha256, write_json
 
 DATA = ("embedded", "measured")
 NO_ABLATION = "none"
@@ -166,7 +166,7 @@ def problems(plan: Plan, results: Path) -> Iterator[str]:
         path = results / name
         if not path.is_file():
             yield f"{path} is missing"
-        elif seal.sha256(path) != digest:
+        elif sha256(path) != digest:
             yield f"{path} is not what its stage wrote"
     for name in _recorded(results):
         if name not in sealed:
@@ -326,7 +326,7 @@ def _settings_digest() -> str:
             files.append((Path(path.name), file))
     total = hashlib.sha256()
     for name, path in files:
-        total.update(f"{name}\0{seal.sha256(path)}\n".encode())
+        total.update(f"{name}\0{sha256(path)}\n".encode())
     return total.hexdigest()
 
 

@@ -11,8 +11,7 @@ from typing import Any
 from marlin import compose, inputs, sources
 from marlin.config import RunConfig
 from marlin.errors import UserError
-from marlin.files import write_json, write_text
-from marlin.seal import sha256
+from marlin.files import sha256, write_json, write_text
 
 RESOLVED = "resolved.yaml"
 RECORD = "run.json"

@@ -8,20 +8,13 @@ edited later no longer fits its seal, and `marlin plan verify` names it. The lin
 from __future__ import annotations
 
 import argparse
-import hashlib
 from pathlib import Path
 
 from marlin.entry import guard
 from marlin.errors import UserError
-from marlin.files import write_text
+from marlin.files import sha256, write_text
 
 FOLDER = "seals"
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write(seal: Path, files: list[Path]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import os
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from typing import Literal
 from marlin.data import registry
 from marlin.data.registry import Source, SourceFile
 from marlin.errors import UserError
+from marlin.files import sha256
 
 Origin = Literal["mirror", "primary"]
 PACKAGE = "package"
@@ -255,15 +255,6 @@ def _verify(path: Path, file: SourceFile, where: str) -> None:
             f"{file.sha256[:12]}... for {file.name}: the file was changed or cut short; restore "
             "it or choose another mirror"
         )
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _with_bar(

@@ -157,76 +157,96 @@ def _constants(
     serving: ServingConfig,
     chosen: list[list[ServingProfile]],
 ) -> Constants:
-    """See `Constants`; the load of one request is linear in rates, so it is computed once here."""
+    """See `Constants`: sites and users, serving by node type and model, power by node type."""
+    rtt_s = _variable(scenario, "rtt_s")
+    return Constants(
+        nodes=_variable(scenario, "nodes"),
+        rtt_s=rtt_s,
+        site_pull=np.exp(-site_detour_s(rtt_s) / SPILL_REACH_S),
+        prompt_tokens=_variable(scenario, "prompt_tokens_mean"),
+        output_tokens=_variable(scenario, "output_tokens_mean"),
+        arrival_cv2=_variable(scenario, "arrival_cv2"),
+        output_cv2=_variable(scenario, "output_tokens_cv2"),
+        **_serving_constants(scenario, fleet, serving, chosen),
+        **_power_constants(fleet, serving, chosen),
+    )
 
-    def of(name: str) -> np.ndarray:
-        return np.array([[getattr(p, name) for p in row] for row in chosen], dtype=float)
 
-    def variable(name: str) -> np.ndarray:
-        return scenario[name].to_numpy().astype(float)
+def _variable(scenario: xr.Dataset, name: str) -> np.ndarray:
+    return scenario[name].to_numpy().astype(float)
 
-    node_types = list(fleet.node_types.values())
-    rtt_s = variable("rtt_s")
-    prompt, output = variable("prompt_tokens_mean"), variable("output_tokens_mean")
-    output_cv2 = variable("output_tokens_cv2")
+
+def _column(chosen: list[list[ServingProfile]], name: str) -> np.ndarray:
+    """A field of the profiles as [G, M]."""
+    return np.array([[getattr(p, name) for p in row] for row in chosen], dtype=float)
+
+
+def _serving_constants(
+    scenario: xr.Dataset,
+    fleet: FleetConfig,
+    serving: ServingConfig,
+    chosen: list[list[ServingProfile]],
+) -> dict[str, np.ndarray]:
+    """What a request takes of a replica. It is linear in rates, so it is computed once here."""
+    output = _variable(scenario, "output_tokens_mean")
     # Mean context while decoding: each token of the output weighs alike, long outputs weigh more.
-    context = prompt + 0.5 * output * (1.0 + output_cv2)
-    lengths = variable("prompt_tokens_quantile")  # [S, Q] evenly spaced probabilities
+    longer = 1.0 + _variable(scenario, "output_tokens_cv2")
+    context = _variable(scenario, "prompt_tokens_mean") + 0.5 * output * longer
+    lengths = _variable(scenario, "prompt_tokens_quantile")  # [S, Q] evenly spaced probabilities
     lengths = 0.5 * (lengths[:, 1:] + lengths[:, :-1])
     p0, p1, p2 = (
-        of(f"prefill_{k}")[:, :, None, None] for k in ("p0_s", "p1_s_per_token", "p2_s_per_token2")
+        _column(chosen, f"prefill_{k}")[:, :, None, None]
+        for k in ("p0_s", "p1_s_per_token", "p2_s_per_token2")
     )
     prefill = p0 + p1 * lengths + p2 * lengths**2  # [G, M, S, Q]
     prefill_s = prefill.mean(axis=-1)
-    slope = (
-        of("decode_d1_s_per_seq")[:, :, None] + of("decode_d2_s_per_kv_token")[:, :, None] * context
-    )
-    d0 = of("decode_d0_s")
-    slots = np.minimum(of("kv_capacity_tokens")[:, :, None] / context, float(serving.max_batch))
+    d0 = _column(chosen, "decode_d0_s")
+    d1, d2 = _column(chosen, "decode_d1_s_per_seq"), _column(chosen, "decode_d2_s_per_kv_token")
+    slope = d1[:, :, None] + d2[:, :, None] * context
+    held = _column(chosen, "kv_capacity_tokens")[:, :, None] / context
+    slots = np.minimum(held, float(serving.max_batch))
     # Rate l fills a replica when prefill, decode and slots are used up: the batch at full load is
     # l O tpot = slots with tpot = d0 / (1 - loads), hence loads + l O d0 / slots = 1.
     work_s = prefill_s + output * (slope + d0[:, :, None] / slots)
-    tp = of("tp")
-    replicas = np.floor(np.array([n.gpus for n in node_types], dtype=float)[:, None] / tp)
-    return Constants(
-        nodes=variable("nodes"),
-        rtt_s=rtt_s,
-        site_pull=np.exp(-site_detour_s(rtt_s) / SPILL_REACH_S),
-        node_rate_per_s=replicas[:, :, None] / work_s,
-        replicas_per_node=replicas,
-        gpus_per_replica=tp,
-        work_s=work_s,
-        prefill_s=prefill_s,
-        prefill_cv2=prefill.var(axis=-1) / prefill_s**2,
-        decode_d0_s=d0,
-        decode_slope_s=slope,
-        slots=slots,
-        kv_bytes_read=of("kv_bytes_per_token")[0][:, None] * (output * context),
-        prompt_tokens=prompt,
-        output_tokens=output,
-        arrival_cv2=variable("arrival_cv2"),
-        output_cv2=output_cv2,
-        weights_bytes=of("weights_bytes")[0],
-        flop_per_token=2.0 * of("parameters")[0],
-        cold_s=np.array([n.boot_s for n in node_types]) + of("load_s").max(axis=1),
-        gpus=np.array([float(n.gpus) for n in node_types]),
-        gpu_context_w=of("gpu_context_w")[:, 0],
-        gpu_w_per_tb_per_s=of("gpu_w_per_tb_per_s")[:, 0],
-        gpu_w_per_tflop_per_s=of("gpu_w_per_tflop_per_s")[:, 0],
-        gpu_tdp_w=of("gpu_tdp_w")[:, 0],
-        base_idle_w=np.array([n.base_idle_w for n in node_types]),
-        base_full_w=np.array([n.base_full_w for n in node_types]),
-        off_w=np.array(
-            [
-                float(
-                    node_idle_power_w(
-                        serving.off_state, n.gpus, row[0].gpu_deep_idle_w, n.base_idle_w
-                    )
-                )
-                for n, row in zip(node_types, chosen, strict=True)
-            ]
-        ),
-    )
+    tp = _column(chosen, "tp")
+    gpus = np.array([n.gpus for n in fleet.node_types.values()], dtype=float)
+    replicas = np.floor(gpus[:, None] / tp)
+    return {
+        "node_rate_per_s": replicas[:, :, None] / work_s,
+        "replicas_per_node": replicas,
+        "gpus_per_replica": tp,
+        "work_s": work_s,
+        "prefill_s": prefill_s,
+        "prefill_cv2": prefill.var(axis=-1) / prefill_s**2,
+        "decode_d0_s": d0,
+        "decode_slope_s": slope,
+        "slots": slots,
+        "kv_bytes_read": _column(chosen, "kv_bytes_per_token")[0][:, None] * (output * context),
+        "weights_bytes": _column(chosen, "weights_bytes")[0],
+        "flop_per_token": 2.0 * _column(chosen, "parameters")[0],
+    }
+
+
+def _power_constants(
+    fleet: FleetConfig, serving: ServingConfig, chosen: list[list[ServingProfile]]
+) -> dict[str, np.ndarray]:
+    """What nodes draw, [G]."""
+    nodes = list(fleet.node_types.values())
+    gpu_w = {
+        name: _column(chosen, name)[:, 0]
+        for name in ("gpu_context_w", "gpu_w_per_tb_per_s", "gpu_w_per_tflop_per_s", "gpu_tdp_w")
+    }
+    off_w = [
+        node_idle_power_w(serving.off_state, n.gpus, row[0].gpu_deep_idle_w, n.base_idle_w)
+        for n, row in zip(nodes, chosen, strict=True)
+    ]
+    return gpu_w | {
+        "cold_s": np.array([n.boot_s for n in nodes]) + _column(chosen, "load_s").max(axis=1),
+        "gpus": np.array([float(n.gpus) for n in nodes]),
+        "base_idle_w": np.array([n.base_idle_w for n in nodes]),
+        "base_full_w": np.array([n.base_full_w for n in nodes]),
+        "off_w": np.array(off_w, dtype=float),
+    }
 
 
 def site_detour_s(rtt_s: np.ndarray) -> np.ndarray:
