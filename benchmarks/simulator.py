@@ -60,7 +60,7 @@ def main() -> None:
         def tensor(values):
             return torch.as_tensor(np.array(values), dtype=torch.float32)
 
-        tensors = [convert(part, tensor) for part in (state, plan, epoch)]
+        tensors = convert(state, tensor), convert(plan, tensor), convert(epoch, tensor)
         torch_rate = steps_per_s(world.to_torch(), *tensors)
         slope_rate = steps_per_s(world.to_torch(), *tensors, gradients=True)
         best = max(numpy_rate, torch_rate)

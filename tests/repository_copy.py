@@ -47,6 +47,7 @@ class Copy:
         jobs = set()
         for block in re.split(r"\n(?=(?:local)?rule \w+:)", done.stdout + done.stderr)[1:]:
             rule = re.match(r"(?:local)?rule (\w+):", block)
+            assert rule
             method = re.search(r"wildcards: .*method=([\w.-]+)", block)
             jobs.add(f"{rule[1]} {method[1]}" if method else rule[1])
         return jobs - {"all", "runs"}

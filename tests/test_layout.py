@@ -90,7 +90,7 @@ def external(path):
 
 def test_every_import_is_a_declared_dependency_and_every_dependency_is_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {re.match(r"[\w.-]+", text)[0] for text in project["dependencies"]}
+    declared = {re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in project["dependencies"]}
     wanted = {OTHER_NAMES.get(name, name) for name in declared}
     used = {top for _, path in modules("") for top, _ in external(path)}
     used |= {"snakemake"}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,6 +197,20 @@ def test_a_scheduler_of_the_users_own_needs_only_plan() -> None:
 
     day = run_day(TASK, Mine(), TASK.test_days()[0], 0, "")
     assert len(day.outcomes) == 96
+
+
+def test_the_scheduler_in_the_docs_works_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[1] / "docs" / "schedulers" / "README.md"
+    code = re.search(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert code
+    (tmp_path / "my_scheduler.py").write_text(code[1])
+    monkeypatch.syspath_prepend(tmp_path)
+    scheduler = importlib.import_module("my_scheduler").Cheapest()
+    observation = first_observation(scheduler)
+    routed = _site_requests(observation, scheduler.plan(observation))
+    assert routed.argmax() == observation.forecast.price_usd_per_mwh[0].argmin()
 
 
 def _site_requests(observation: Observation, plan: Plan) -> np.ndarray:

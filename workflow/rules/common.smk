@@ -7,7 +7,15 @@ from marlin import inputs, plan as planning, reproduce, sources
 PLAN = planning.load(**reproduce.choices(config))
 SEEDS = PLAN.seeds
 CELLS = {cell.name: cell for cell in PLAN.cells}
-TABLES = ("main", "reductions", "hypervolume", "ablations", "calibration", "profiles", "sources")
+TABLES = (
+    "main",
+    "reductions",
+    "hypervolume",
+    "ablations",
+    "calibration",
+    "profiles",
+    "sources",
+)
 FIGURES = ("pareto", "day", "learning", "calibration")
 
 reproduce.set_environment(config.get("mirror"))
