@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SKIPPED = {
     ".git",
@@ -137,3 +139,21 @@ def test_the_script_of_continuous_integration_can_be_run():
     assert script.stat().st_mode & 0o111
     done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_reference_results():
+    with (ROOT / "results/reference/quick-measured/reductions.csv").open() as stream:
+        rows = {(row["objective"], row["policy"]): row for row in csv.DictReader(stream)}
+    printed = re.findall(
+        r"^\| ([\w ]+) \| (\d+) \| (.+) \| (.+) \| `(\w+)` \|$", README, re.MULTILINE
+    )
+    names = {"time to first token": "ttft_s", "carbon": "carbon_kg", "water": "water_l"}
+    names["energy cost"] = "cost_usd"
+    assert [names[cells[0]] for cells in printed] == list(names.values())
+    for name, claim, alone, balanced, baseline in printed:
+        for policy, text in (("one_objective", alone), ("balanced", balanced)):
+            row = rows[names[name], policy]
+            values = [row[f"reduction_percent{end}"] for end in ("", "_low", "_high")]
+            shown = [f"{float(value):.1f}".replace("-", "−") for value in values]
+            assert text == f"{shown[0]} [{shown[1]}, {shown[2]}]"
+            assert (row["claimed_percent"], row["best_baseline"]) == (claim, baseline)
