@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from marlin import compose
 from marlin.config import RunConfig
 from marlin.errors import UserError
-from marlin.files import write_json
+from marlin.files import write_json, write_parquet
 
 SCENARIO_SECTIONS = ("scenario", "fleet", "workload", "signals", "physics")
 
@@ -87,21 +88,30 @@ def make_profiles(run: RunConfig, path: Path) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     profiles, silicon = calibrate.calibrate(run.serving, gpus(run))
-    for frame, name in ((silicon, path.name.replace("profiles", "silicon")), (profiles, path.name)):
-        beside = path.with_name(f".{name}.{os.getpid()}")
-        frame.to_parquet(beside, index=False)
-        beside.replace(path.with_name(name))
+    # Profiles last: where they are, the points are too.
+    write_parquet(path.with_name(path.name.replace("profiles", "silicon")), silicon)
+    write_parquet(path, profiles)
 
 
 def _cached_scenario(run: RunConfig) -> Path:
     from marlin import provenance, sources
 
     code = sources.digest(sources.closure("prepare"))
-    name = f"{run.scenario.name}-{scenario_fingerprint(run)[:16]}-{code[:8]}.nc"
-    path = cache_dir() / "scenarios" / name
+    parts = [run.scenario.name, scenario_fingerprint(run)[:16], code[:8], *_origins(run)]
+    path = cache_dir() / "scenarios" / f"{'-'.join(parts)}.nc"
     if not provenance.digest_file(path).is_file():
         make_scenario(run, path)
     return path
+
+
+def _origins(run: RunConfig) -> list[str]:
+    """A digest of where the fetched files came from, so that another fetch is another scenario."""
+    from marlin.data import fetch, registry
+
+    if run.signals.source == "embedded":
+        return []
+    found = [str(fetch.recorded_origin(raw_dir(), item)) for item in registry.sources().values()]
+    return [hashlib.sha256("\n".join(found).encode()).hexdigest()[:8]]
 
 
 def _cached_profiles(run: RunConfig) -> Path:

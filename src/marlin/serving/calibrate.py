@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import pandas as pd
 
 from marlin.config import ServingConfig
 from marlin.errors import UserError
-from marlin.files import write_parquet
 from marlin.serving import fit, hardware, profiles, silicon
 
 
@@ -39,10 +37,3 @@ def calibrate(serving: ServingConfig, gpus: Iterable[str]) -> tuple[pd.DataFrame
             )
     points = silicon.compare([model.name for model in serving.models])
     return profiles.to_frame(rows), points
-
-
-def write(profile_table: pd.DataFrame, points: pd.DataFrame, out_dir: str | Path) -> None:
-    """Write `profiles.parquet` and `silicon.parquet`; equal tables give equal bytes."""
-    folder = Path(out_dir)
-    write_parquet(folder / "profiles.parquet", profile_table)
-    write_parquet(folder / "silicon.parquet", points)
