@@ -141,6 +141,7 @@ def evaluate_folder(folder: Path, given: InputsConfig) -> None:
         for method, part in timings.groupby("method")
     }
     write_json(folder / "timings" / "decision.json", decision)
+    print(f"{run.method['name']} seed {run.seed}: {len(episodes)} episodes scored in {folder}")
 
 
 def _progress(jobs: list, label: str) -> Iterator:

@@ -36,6 +36,7 @@ def run_one(run: RunConfig, folder: Path) -> None:
     }
     table = pd.DataFrame([identity | row for row in rows], columns=list(LEARNING_COLUMNS))
     write_parquet(folder / "learning.parquet", table)
+    print(f"{run.method['name']} seed {run.seed}: policy and learning curve in {folder}")
 
 
 def main() -> None:
