@@ -6,24 +6,10 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from marlin.fleet.contract import Inputs, Plan
+from marlin.fleet.contract import Plan
 from marlin.schedulers.base import Observation, Scheduler, plan_for
+from marlin.schedulers.factors import carbon_g_per_kwh, price_usd_per_mwh, water_l_per_kwh
 from marlin.schedulers.fill import fill_by_cost
-
-
-def carbon_per_kwh(forecast: Inputs) -> np.ndarray:
-    """Grams of CO2e per kWh of IT energy, [D]."""
-    return (forecast.pue * forecast.carbon_g_per_kwh)[0]
-
-
-def water_per_kwh(forecast: Inputs) -> np.ndarray:
-    """Litres per kWh of IT energy, on and off site, [D]."""
-    return (forecast.wue_l_per_kwh + forecast.pue * forecast.ewif_l_per_kwh)[0]
-
-
-def price_per_mwh(forecast: Inputs) -> np.ndarray:
-    """USD per MWh of IT energy, [D]."""
-    return (forecast.pue * forecast.price_usd_per_mwh)[0]
 
 
 @dataclass
@@ -36,7 +22,7 @@ class CarbonGreedy(Scheduler):
     def plan(self, observation: Observation) -> Plan:
         """See `Scheduler.plan`."""
         world, forecast = observation.world, observation.forecast
-        cost = np.broadcast_to(carbon_per_kwh(forecast), world.constants.rtt_s.shape)
+        cost = np.broadcast_to(carbon_g_per_kwh(forecast)[0], world.constants.rtt_s.shape)
         routing = fill_by_cost(world, cost, forecast.arrival_rate_per_s, self.target_utilisation)
         return plan_for(observation, routing, self.target_utilisation)
 
@@ -58,9 +44,9 @@ class WeightedGreedy(Scheduler):
         rtt_s = world.constants.rtt_s
         cost = (
             self.ttft_weight * rtt_s / rtt_s.mean()
-            + self.carbon_weight * relative(carbon_per_kwh(forecast))
-            + self.water_weight * relative(water_per_kwh(forecast))
-            + self.cost_weight * relative(price_per_mwh(forecast))
+            + self.carbon_weight * relative(carbon_g_per_kwh(forecast)[0])
+            + self.water_weight * relative(water_l_per_kwh(forecast)[0])
+            + self.cost_weight * relative(price_usd_per_mwh(forecast)[0])
         )
         routing = fill_by_cost(world, cost, forecast.arrival_rate_per_s, self.target_utilisation)
         return plan_for(observation, routing, self.target_utilisation)

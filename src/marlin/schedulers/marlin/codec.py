@@ -9,6 +9,7 @@ from marlin.fleet.contract import Inputs, Plan, State
 from marlin.fleet.power_down import sized_plan
 from marlin.fleet.simulator import site_capacity
 from marlin.fleet.world import World
+from marlin.schedulers.factors import carbon_g_per_kwh, price_usd_per_mwh, water_l_per_kwh
 
 LOGIT_REACH = 4.0  # a site's preference spans e^(2 x 4) between -1 and 1
 NEAREST_PER_S = 60.0  # strongest weight of a second of RTT in the routing logits
@@ -43,7 +44,7 @@ def observe(world: World, state: State, forecast: Inputs) -> np.ndarray:
     sites = [
         (forecast.carbon_g_per_kwh - 300.0) / 200.0,
         np.clip((forecast.price_usd_per_mwh - 50.0) / 50.0, -3.0, 3.0),
-        water_per_kwh(forecast) - 1.5,
+        water_l_per_kwh(forecast) - 1.5,
         (forecast.pue - 1.2) * 5.0,
         5.0 * demand @ closest / total - 0.4,
         np.clip((state.backlog / (capacity * world.epoch_s)).sum(axis=(2, 3)), 0.0, 2.0),
@@ -78,9 +79,9 @@ def heuristic(world: World, forecast: Inputs) -> np.ndarray:
     factors = np.stack(
         [
             np.zeros_like(forecast.pue),
-            forecast.pue * forecast.carbon_g_per_kwh,
-            water_per_kwh(forecast),
-            forecast.pue * forecast.price_usd_per_mwh,
+            carbon_g_per_kwh(forecast),
+            water_l_per_kwh(forecast),
+            price_usd_per_mwh(forecast),
         ],
         axis=1,
     )  # [B, 4, D]
@@ -89,8 +90,3 @@ def heuristic(world: World, forecast: Inputs) -> np.ndarray:
     target = np.broadcast_to(RULE_TARGET[None, :, None], (worlds, 4, sites))
     near = np.broadcast_to(RULE_LOCALITY[None, :, None], (worlds, 4, 1))
     return np.concatenate([np.tile(taste, (1, 1, len(world.models))), target, near], axis=-1)
-
-
-def water_per_kwh(forecast: Inputs) -> np.ndarray:
-    """Litres per kWh of IT energy, on and off site, [B, D]."""
-    return forecast.wue_l_per_kwh + forecast.pue * forecast.ewif_l_per_kwh
