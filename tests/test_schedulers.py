@@ -31,7 +31,7 @@ def make_task(**changes: object) -> Task:
     dataset = synthetic.scenario()
     world = build_world(dataset, run, synthetic.profiles())
     epochs = build_epochs(dataset, run, world)
-    return Task(run, world, epochs, forecast_inputs(run, epochs, 0))
+    return Task(run, world, epochs, forecast_inputs(run, epochs, world.epochs_per_day, 0))
 
 
 TASK = make_task()
@@ -69,7 +69,12 @@ def test_a_scheduler_sees_nothing_of_the_epoch_that_it_plans(kind: type[Schedule
         for value in [getattr(TASK.epochs.inputs, f.name)]
     }
     epochs = replace(TASK.epochs, inputs=replace(TASK.epochs.inputs, **later))
-    other = Task(TASK.run, TASK.world, epochs, forecast_inputs(TASK.run, epochs, 0))
+    other = Task(
+        TASK.run,
+        TASK.world,
+        epochs,
+        forecast_inputs(TASK.run, epochs, TASK.world.epochs_per_day, 0),
+    )
     plans = []
     for task in (TASK, other):
         scheduler = kind()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import re
@@ -36,6 +37,14 @@ def guard() -> Generator[None]:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def results_entry(stage: Callable[[Path], None]) -> None:
+    """Command line of a stage that works on a result tree: `python -m MODULE RESULTS`."""
+    parser = argparse.ArgumentParser(description=stage.__doc__)
+    parser.add_argument("results", type=Path, help="result tree of a suite")
+    with guard():
+        stage(parser.parse_args().results)
 
 
 def hydra_entry(run_one: Callable[[RunConfig, Path], None]) -> None:

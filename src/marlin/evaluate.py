@@ -55,7 +55,7 @@ def run_day(task: Task, scheduler: Scheduler, start: int, seed: int, variant: st
     scheduler.reset(task.world, seed, variant)
     state = task.world.idle_state(1)
     outcomes, decisions = [], []
-    for epoch in range(start, start + round(86_400 / task.world.epoch_s)):
+    for epoch in range(start, start + task.world.epochs_per_day):
         observation = task.observation(epoch, state)
         began = time.perf_counter()
         plan = scheduler.plan(observation)

@@ -21,8 +21,9 @@ FORECAST = {  # and whether injected noise applies: the weather is forecast well
     "price_usd_per_mwh": True,
     "pue": False,
     "wue_l_per_kwh": False,
+    "available": False,
 }
-KNOWN_AHEAD = ("ewif_l_per_kwh", "aware_m3_per_m3", "available")
+KNOWN_AHEAD = ("ewif_l_per_kwh", "aware_m3_per_m3")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Task:
 
     def days(self, split: int) -> list[int]:
         """First epochs of the whole days of a split that have a week of history behind them."""
-        per_day = round(86_400 / self.world.epoch_s)
+        per_day = self.world.epochs_per_day
         history = 7 * per_day
         starts = np.arange(0, len(self.epochs.time) - per_day + 1, per_day)
         same = self.epochs.split[starts] == split
@@ -86,11 +87,11 @@ def load_task(run: RunConfig, scenario: Path, profiles: Path, noise_seed: int = 
     dataset = read(scenario)
     world = build_world(dataset, run, serving.load(profiles))
     epochs = build_epochs(dataset, run, world)
-    return Task(run, world, epochs, forecast_inputs(run, epochs, noise_seed))
+    return Task(run, world, epochs, forecast_inputs(run, epochs, world.epochs_per_day, noise_seed))
 
 
-def forecast_inputs(run: RunConfig, epochs: Epochs, noise_seed: int) -> Inputs:
-    """One-epoch-ahead forecasts of demand, carbon, price and the weather-driven factors.
+def forecast_inputs(run: RunConfig, epochs: Epochs, epochs_per_day: int, noise_seed: int) -> Inputs:
+    """One-epoch-ahead forecasts of demand, carbon, price, weather-driven factors and outages.
 
     Annual and monthly factors are known ahead. Each stretch without a gap in time is forecast by
     itself; its first epoch, which no history leads to, repeats the truth and is never planned on.
@@ -102,7 +103,10 @@ def forecast_inputs(run: RunConfig, epochs: Epochs, noise_seed: int) -> Inputs:
         rng = np.random.default_rng([noise_seed, 100 + index])
         noise = run.signals.forecast_noise if noisy else 0.0
         predicted = np.concatenate(
-            [predict_series(flat[t], noise=noise, rng=rng) for t in contiguous(epochs.time)]
+            [
+                predict_series(flat[t], epochs_per_day, 7 * epochs_per_day, noise, rng)
+                for t in contiguous(epochs.time)
+            ]
         )
         unknown = np.isnan(predicted)
         predicted[unknown] = flat[unknown]

@@ -6,13 +6,12 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pandas as pd
 
 from marlin.analysis.schema import EPISODES, EPOCHS, LEARNING, FileSchema, check, read
-from marlin.entry import guard
+from marlin.entry import results_entry
 from marlin.errors import UserError
 from marlin.files import write_parquet
 
@@ -65,13 +64,5 @@ def collect(results: Path) -> None:
         write_parquet(results / schema.name, gather(folders, schema))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line: `python -m marlin.analysis.collect RESULTS`."""
-    parser = argparse.ArgumentParser(description=collect.__doc__)
-    parser.add_argument("results", type=Path, help="result tree of a suite")
-    with guard():
-        collect(parser.parse_args(arguments).results)
-
-
 if __name__ == "__main__":
-    main()
+    results_entry(collect)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from marlin.analysis import summary
@@ -10,7 +9,7 @@ from marlin.analysis.plots import calibration, day, learning, pareto
 from marlin.analysis.plots.style import save, style
 from marlin.analysis.schema import EPISODES, EPOCHS, LEARNING, read
 from marlin.analysis.tables import serving
-from marlin.entry import guard
+from marlin.entry import results_entry
 
 
 def build(results_dir: Path) -> None:
@@ -34,13 +33,5 @@ def build(results_dir: Path) -> None:
             save(figure, results_dir / "figures", name)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line: `python -m marlin.analysis.figures RESULTS`."""
-    parser = argparse.ArgumentParser(description=build.__doc__)
-    parser.add_argument("results", type=Path, help="result tree of a suite")
-    with guard():
-        build(parser.parse_args(arguments).results)
-
-
 if __name__ == "__main__":
-    main()
+    results_entry(build)

@@ -5,7 +5,6 @@ Also `numbers.json`: every number and adaptive word that the paper's prose uses.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from marlin.analysis.schema import (
 )
 from marlin.analysis.setting import data_sources, resolved
 from marlin.analysis.statistics import Estimate
-from marlin.entry import guard
+from marlin.entry import results_entry
 from marlin.errors import UserError
 from marlin.files import write_json, write_text
 
@@ -249,13 +248,5 @@ def serving(results_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return frames[0], frames[1]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line: `python -m marlin.analysis.tables RESULTS`."""
-    parser = argparse.ArgumentParser(description=build.__doc__)
-    parser.add_argument("results", type=Path, help="result tree of a suite")
-    with guard():
-        build(parser.parse_args(arguments).results)
-
-
 if __name__ == "__main__":
-    main()
+    results_entry(build)

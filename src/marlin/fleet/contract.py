@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
+import numpy as np
+
 Array = Any
 
 OBJECTIVES = ("ttft_s", "carbon_kg", "water_l", "cost_usd")
@@ -85,3 +87,8 @@ def row(batch: Fields, index: Any) -> Fields:
 def convert(batch: Fields, function: Callable[[Array], Array]) -> Fields:
     """The same dataclass with `function` applied to every array."""
     return replace(batch, **{f.name: function(getattr(batch, f.name)) for f in fields(batch)})
+
+
+def repeat(batch: Fields, times: int) -> Fields:
+    """Each world of a NumPy batch `times` times in a row."""
+    return convert(batch, lambda a: np.repeat(a, times, axis=0))

@@ -17,6 +17,7 @@ from marlin.fleet.world import Constants, World
 from marlin.physics.carbon import operational_kg
 from marlin.physics.power import gpu_power_w, node_power_w
 from marlin.physics.price import energy_cost_usd
+from marlin.physics.water import offsite_water_l, onsite_water_l, scarcity_water_l
 from marlin.serving.queueing import (
     decoding_probability,
     sakasegawa_wait_s,
@@ -57,7 +58,9 @@ def step(world: World, state: State, plan: Plan, inputs: Inputs) -> tuple[State,
     it_kwh = power_w * world.epoch_s / JOULES_PER_KWH
     energy_kwh = it_kwh * inputs.pue
     carbon_kg = operational_kg(energy_kwh, inputs.carbon_g_per_kwh)
-    water_l = it_kwh * inputs.wue_l_per_kwh + energy_kwh * inputs.ewif_l_per_kwh
+    water_l = onsite_water_l(it_kwh, inputs.wue_l_per_kwh) + offsite_water_l(
+        energy_kwh, inputs.ewif_l_per_kwh
+    )
     cost_usd = energy_cost_usd(energy_kwh, inputs.price_usd_per_mwh)
     on = xp.sum(nodes_on, axis=-1)
     fleet_nodes = xp.sum(constants.nodes)
@@ -67,7 +70,7 @@ def step(world: World, state: State, plan: Plan, inputs: Inputs) -> tuple[State,
         water_l=xp.sum(water_l, axis=-1),
         cost_usd=xp.sum(cost_usd, axis=-1),
         energy_kwh=xp.sum(energy_kwh, axis=-1),
-        scarcity_water_l=xp.sum(water_l * inputs.aware_m3_per_m3, axis=-1),
+        scarcity_water_l=xp.sum(scarcity_water_l(water_l, inputs.aware_m3_per_m3), axis=-1),
         arrived=xp.sum(inputs.arrival_rate_per_s, axis=(1, 2, 3)) * world.epoch_s,
         served=xp.sum(served, axis=(1, 2, 3)),
         dropped=xp.sum(dropped, axis=(1, 2, 3)),

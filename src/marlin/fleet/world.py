@@ -89,6 +89,11 @@ class World:
         """Numbers of origins, models and services."""
         return len(self.origins), len(self.models), len(self.services)
 
+    @property
+    def epochs_per_day(self) -> int:
+        """Number of epochs in 24 hours."""
+        return round(86_400 / self.epoch_s)
+
     def to_torch(self, dtype: Any = None, device: str = "cpu") -> World:
         """The same world with torch constants."""
         return replace(self, constants=self.constants.to_torch(dtype, device))

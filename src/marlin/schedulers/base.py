@@ -12,7 +12,7 @@ import numpy as np
 
 from marlin.errors import UserError
 from marlin.files import write_bytes
-from marlin.fleet.contract import Inputs, Outcome, Plan, State, convert
+from marlin.fleet.contract import Inputs, Outcome, Plan, State, repeat
 from marlin.fleet.power_down import sized_plan
 from marlin.fleet.simulator import step
 from marlin.fleet.world import World
@@ -57,9 +57,7 @@ class Observation:
         """What `plans` [B, ...] would lead to if the forecast came true; counts B calls."""
         count = plans.routing.shape[0]
         self.budget.take(count)
-        inputs = convert(self.forecast, lambda a: np.repeat(a, count, axis=0))
-        state = convert(self.state, lambda a: np.repeat(a, count, axis=0))
-        return step(self.world, state, plans, inputs)
+        return step(self.world, repeat(self.state, count), plans, repeat(self.forecast, count))
 
 
 class Scheduler(ABC):

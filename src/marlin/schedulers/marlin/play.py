@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from marlin.fleet.contract import Fields, Inputs, Outcome, State, convert
+from marlin.fleet.contract import Inputs, Outcome, State, repeat
 from marlin.fleet.power_down import sized_plan
 from marlin.fleet.simulator import step
 from marlin.fleet.world import World
@@ -29,11 +29,6 @@ RATIO_REACH = (
     4.0  # beyond it a metric is as good or bad as at it: one cold start must not drown the rest
 )
 SHIFT_USD = 0.02  # per kWh: keeps the logarithm defined when energy prices are negative
-
-
-def repeat(batch: Fields, times: int) -> Fields:
-    """Each world `times` times in a row."""
-    return convert(batch, lambda a: np.repeat(a, times, axis=0))
 
 
 def tensor(values: np.ndarray) -> Tensor:

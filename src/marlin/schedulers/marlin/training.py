@@ -98,7 +98,7 @@ class Worlds:
     def __init__(self, task: Task, count: int, rng: np.random.Generator) -> None:
         self.task, self.rng = task, rng
         self.days = np.array(task.days(TRAIN))
-        self.per_day = round(86_400 / task.world.epoch_s)
+        self.per_day = task.world.epochs_per_day
         self.start = rng.choice(self.days, count)
         self.offset = rng.integers(0, self.per_day - 1, count)
         self.scheme = rng.integers(0, len(SCHEMES), count)
@@ -192,7 +192,7 @@ def validate(task: Task, world: World, learners: Learners, spent: int) -> list[d
     state = world.idle_state(len(start))
     capital = starting_capital(weights, rules)
     totals, arrived = np.zeros((len(start), len(OBJECTIVES))), np.zeros(len(start))
-    for offset in range(round(86_400 / world.epoch_s)):
+    for offset in range(world.epochs_per_day):
         forecast, truth = task.forecasts(start + offset), task.truth(start + offset)
         proposal = propose(learners, world, state, forecast, blend=0.0, explore=False)
         action = agree(learners, proposal, capital, weights, rules)
