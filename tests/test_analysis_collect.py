@@ -6,7 +6,8 @@ import analysis_results
 import pandas as pd
 import pytest
 
-from marlin.analysis.collect import collect, main
+from marlin.analysis.collect import collect
+from marlin.entry import results_entry
 from marlin.errors import UserError
 
 
@@ -96,8 +97,9 @@ def test_the_same_cell_twice_is_an_error(results: Path) -> None:
 
 
 def test_command_line_speaks_in_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sys.argv", ["collect", str(tmp_path)])
     with pytest.raises(SystemExit, match="1"):
-        main([str(tmp_path)])
+        results_entry(collect)
     assert "holds no runs" in capsys.readouterr().err
