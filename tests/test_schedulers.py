@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -16,14 +17,29 @@ from marlin.evaluate import evaluate, run_day
 from marlin.fleet.contract import OBJECTIVES, Plan
 from marlin.fleet.world import TEST, TRAIN, VALIDATION, build_epochs, build_world
 from marlin.schedulers.base import Observation, Scheduler
+from marlin.schedulers.casper import Casper
 from marlin.schedulers.fill import fill_by_cost
-from marlin.schedulers.greedy import CarbonGreedy, WeightedGreedy
+from marlin.schedulers.greedy import Greedy, WeightedGreedy
+from marlin.schedulers.helix import Helix, HelixAsRun
+from marlin.schedulers.jsq import Jsq
 from marlin.schedulers.nearest import Nearest
 from marlin.schedulers.nsga2 import Nsga2
+from marlin.schedulers.perllm import PerLlm, PerLlmAsRun
 from marlin.schedulers.round_robin import RoundRobin
+from marlin.schedulers.ttft_greedy import TtftGreedy
+from marlin.schedulers.waterwise import WaterWise
+from marlin.schedulers.weighted_round_robin import WeightedRoundRobin
 from marlin.task import Task, forecast_inputs
 
-SIMPLE = [RoundRobin, Nearest, CarbonGreedy, WeightedGreedy, Nsga2]
+
+def carbon_greedy() -> Greedy:
+    return Greedy(name="carbon_greedy", objective="carbon")
+
+
+SIMPLE = [
+    RoundRobin, WeightedRoundRobin, Jsq, Nearest, carbon_greedy, TtftGreedy, WeightedGreedy,
+    WaterWise, Casper, PerLlm, PerLlmAsRun, Helix, HelixAsRun, Nsga2,
+]  # fmt: skip
 
 
 def make_task(**changes: object) -> Task:
@@ -43,7 +59,7 @@ def first_observation(scheduler: Scheduler, task: Task = TASK) -> Observation:
 
 
 @pytest.mark.parametrize("kind", SIMPLE)
-def test_plans_are_shares_and_levels(kind: type[Scheduler]) -> None:
+def test_plans_are_shares_and_levels(kind: Callable[[], Scheduler]) -> None:
     scheduler = kind()
     plan = scheduler.plan(first_observation(scheduler))
     world = TASK.world
@@ -55,7 +71,7 @@ def test_plans_are_shares_and_levels(kind: type[Scheduler]) -> None:
 
 
 @pytest.mark.parametrize("kind", SIMPLE)
-def test_a_scheduler_sees_nothing_of_the_epoch_that_it_plans(kind: type[Scheduler]) -> None:
+def test_a_scheduler_sees_nothing_of_the_epoch_that_it_plans(kind: Callable[[], Scheduler]) -> None:
     """Changing the truth from an epoch on leaves the plan for that epoch as it was."""
     start = TASK.test_days()[0]
     later = {
@@ -90,9 +106,9 @@ def test_round_robin_splits_evenly() -> None:
 
 
 def test_carbon_greedy_fills_the_cleanest_site_first() -> None:
-    scheduler = CarbonGreedy()
+    scheduler = carbon_greedy()
     observation = first_observation(scheduler)
-    routed = _site_requests(observation, scheduler.plan(observation))
+    routed = site_requests(observation, scheduler.plan(observation))
     carbon = (observation.forecast.pue * observation.forecast.carbon_g_per_kwh)[0]
     assert routed.argmax() == carbon.argmin()
     assert routed[carbon.argmax()] == routed.min()
@@ -214,11 +230,11 @@ def test_the_scheduler_in_the_docs_works_as_printed(
     monkeypatch.syspath_prepend(tmp_path)
     scheduler = importlib.import_module("my_scheduler").Cheapest()
     observation = first_observation(scheduler)
-    routed = _site_requests(observation, scheduler.plan(observation))
+    routed = site_requests(observation, scheduler.plan(observation))
     assert routed.argmax() == observation.forecast.price_usd_per_mwh[0].argmin()
 
 
-def _site_requests(observation: Observation, plan: Plan) -> np.ndarray:
+def site_requests(observation: Observation, plan: Plan) -> np.ndarray:
     demand = observation.forecast.arrival_rate_per_s[..., None]
     return (demand * plan.routing).sum(axis=(0, 1, 2, 3))
 

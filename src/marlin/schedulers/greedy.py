@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from marlin.fleet.contract import Plan
+from marlin.fleet.contract import Inputs, Plan
+from marlin.fleet.simulator import TINY
+from marlin.fleet.world import World
 from marlin.schedulers.base import Observation, Scheduler, plan_for
 from marlin.schedulers.factors import carbon_g_per_kwh, price_usd_per_mwh, water_l_per_kwh
 from marlin.schedulers.fill import fill_by_cost
+from marlin.schedulers.loads import class_load, site_full_power_w
+
+FACTORS = {"carbon": carbon_g_per_kwh, "water": water_l_per_kwh, "cost": price_usd_per_mwh}
 
 
 @dataclass
-class CarbonGreedy(Scheduler):
-    """Everything to the cleanest sites that have room."""
+class Greedy(Scheduler):
+    """Everything to the sites with the least of one objective per kWh that have room."""
 
-    name: str = "carbon_greedy"
+    name: str
+    objective: Literal["carbon", "water", "cost"]
     target_utilisation: float = Field(0.8, gt=0, le=1)
 
     def plan(self, observation: Observation) -> Plan:
         """See `Scheduler.plan`."""
         world, forecast = observation.world, observation.forecast
-        cost = np.broadcast_to(carbon_g_per_kwh(forecast)[0], world.constants.rtt_s.shape)
+        factor = FACTORS[self.objective](forecast)[0]
+        cost = factor * energy_by_origin(world, forecast)
         routing = fill_by_cost(world, cost, forecast.arrival_rate_per_s, self.target_utilisation)
         return plan_for(observation, routing, self.target_utilisation)
 
@@ -42,14 +51,25 @@ class WeightedGreedy(Scheduler):
         """See `Scheduler.plan`."""
         world, forecast = observation.world, observation.forecast
         rtt_s = world.constants.rtt_s
-        cost = (
-            self.ttft_weight * rtt_s / rtt_s.mean()
-            + self.carbon_weight * relative(carbon_g_per_kwh(forecast)[0])
-            + self.water_weight * relative(water_l_per_kwh(forecast)[0])
-            + self.cost_weight * relative(price_usd_per_mwh(forecast)[0])
-        )
+        weights = {
+            "carbon": self.carbon_weight, "water": self.water_weight, "cost": self.cost_weight,
+        }  # fmt: skip
+        energy = energy_by_origin(world, forecast)
+        cost = self.ttft_weight * relative(rtt_s)
+        for objective, weight in weights.items():
+            cost = cost + weight * relative(FACTORS[objective](forecast)[0] * energy)
         routing = fill_by_cost(world, cost, forecast.arrival_rate_per_s, self.target_utilisation)
         return plan_for(observation, routing, self.target_utilisation)
+
+
+def energy_by_origin(world: World, forecast: Inputs) -> np.ndarray:
+    """Energy of an origin's demand at each site over its mean over sites, [O, D].
+
+    One everywhere when sites have the same nodes.
+    """
+    load = class_load(world, forecast.arrival_rate_per_s).sum(axis=(1, 2))
+    energy = load * site_full_power_w(world)
+    return energy / np.clip(energy.mean(axis=1, keepdims=True), TINY, None)
 
 
 def relative(value: np.ndarray) -> np.ndarray:
