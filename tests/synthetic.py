@@ -63,9 +63,13 @@ def run_config(**changes: object) -> RunConfig:
             "hydropower_l_per_kwh": 0, "forecast_noise": 0.0,
         },
         "physics": {
-            "name": "default", "setpoint_c": 25, "economiser_effectiveness": 0.85,
+            "name": "default", "cooling": "weather", "cooling_factor": 1,
+            "onsite_water": "balance", "setpoint_c": 25, "economiser_effectiveness": 0.85,
             "chiller_effectiveness": 0.55, "distribution_loss": 0.06, "fan_power": 0.03,
-            "pump_power": 0.02, "cycles_of_concentration": 4,
+            "pump_power": 0.02, "cycles_of_concentration": 4, "water_supply_kwh_per_m3": 0,
+            "wastewater_kwh_per_m3": 0, "price_pass_through": 1, "price_adder_usd_per_mwh": 0,
+            "demand_charge_usd_per_kw_month": 12, "embodied_g_per_gpu_hour": 20,
+            "network_kwh_per_gb": 0.01,
         },
         "serving": {
             "name": "vllm", "backend": "vllm", "max_batch": 256, "utilisation_ceiling": 0.85,

@@ -73,7 +73,7 @@ def test_every_file_of_every_group_composes(group, option):
         (["serving.patience=9"], "serving.patience", "serving.patience_s"),
         (["method=checked", "method.populaton=9"], "method.populaton", "method.population"),
         (["method=plain", "method.alfa=2"], "method.alfa", "method.alpha"),
-        (["signals.carbon_family=livecycle"], "livecycle", "'direct' or 'lifecycle'"),
+        (["signals.carbon_family=livecycle"], "livecycle", "'direct', 'lifecycle' or 'marginal'"),
         (["~seed"], "'seed'", "missing"),
         (["method._target_=nowhere.Nothing"], "nowhere.Nothing", "cannot be imported"),
         (["seed"], "'seed'", "setting=value"),

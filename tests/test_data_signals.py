@@ -187,7 +187,8 @@ def test_mix_water_by_hand() -> None:
     litres, hydropower = water.mix_water(shares, factors)
     assert litres == pytest.approx(0.4 / 0.8 * 2.6)
     assert hydropower == pytest.approx(0.25)
-    assert np.isnan(water.mix_water(pd.Series({"peat": 1.0}), factors)[0])
+    with pytest.raises(UserError, match="peat"):
+        water.mix_water(pd.Series({"peat": 1.0}), factors)
 
 
 def test_ewif_switch_and_year() -> None:

@@ -36,7 +36,7 @@ def test_hours_unused_are_charged_to_hours_used() -> None:
 
 def test_sci_by_hand() -> None:
     # 100 kWh x 392 g/kWh + 16 GPU-hours x 20 g = 39,520 g over 10,000 requests.
-    embodied_g = 1000 * carbon.embodied_kg(16.0)
+    embodied_g = 1000 * carbon.embodied_kg(16.0, 20.0)
     assert carbon.sci_g(100.0, 392.0, embodied_g, 10_000) == pytest.approx(3.952)
 
 

@@ -4,22 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import read_section
 from hypothesis import given
 from hypothesis import strategies as st
 
 from marlin.config import PhysicsConfig
 from marlin.physics import cooling, water
 
-CONFIG = PhysicsConfig(
-    name="test",
-    setpoint_c=25.0,
-    economiser_effectiveness=0.85,
-    chiller_effectiveness=0.55,
-    distribution_loss=0.06,
-    fan_power=0.03,
-    pump_power=0.02,
-    cycles_of_concentration=4.0,
-)
+CONFIG = PhysicsConfig.model_validate(read_section("physics", "default"))
 BOTH = np.array([0, 1])
 
 drybulb = st.floats(-30, 50)

@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from marlin.physics import water
 
+FACTORS = {"gas": 0.75, "wind": 0.0}
+
 
 def test_latent_heat_at_25_degc() -> None:
     assert water.evaporation_l_per_kwh(25.0) == pytest.approx(1.474, rel=0.01)
@@ -46,13 +48,13 @@ def test_legacy_cubic_passes_the_ceiling_near_4_5_degc(cycles: float, ceiling: f
 
 def test_hydropower_is_a_switch() -> None:
     shares = {"hydro": 0.75, "gas": 0.20, "wind": 0.05}
-    assert water.grid_ewif_l_per_kwh(shares, 0) == pytest.approx(0.15)
-    assert water.grid_ewif_l_per_kwh(shares, 17) == pytest.approx(12.9)
+    assert water.grid_ewif_l_per_kwh(shares, FACTORS, 0) == pytest.approx(0.15)
+    assert water.grid_ewif_l_per_kwh(shares, FACTORS, 17) == pytest.approx(12.9)
 
 
 def test_fuel_without_a_factor_is_an_error() -> None:
     with pytest.raises(KeyError, match="peat"):
-        water.grid_ewif_l_per_kwh({"peat": 1.0}, 0)
+        water.grid_ewif_l_per_kwh({"peat": 1.0}, FACTORS, 0)
 
 
 def test_gemini_prompt_water() -> None:
@@ -74,4 +76,4 @@ def test_offsite_and_scarce_water() -> None:
 
 def test_water_service_energy_is_a_thousandth_of_the_energy_cooled() -> None:
     # 1 kWh of IT at 2 L/kWh: 2 L supplied at 0.45 kWh/m3, 0.5 L treated at 0.5 kWh/m3.
-    assert water.water_service_energy_kwh(2.0, 0.5) == pytest.approx(0.00115)
+    assert water.water_service_energy_kwh(2.0, 0.5, 0.45, 0.5) == pytest.approx(0.00115)

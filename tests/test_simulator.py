@@ -58,7 +58,7 @@ def test_requests_are_conserved_and_nothing_is_lost_to_nan(
     inputs = inputs_at(40)
     inputs = replace(inputs, arrival_rate_per_s=inputs.arrival_rate_per_s * load)
     if outage:
-        inputs = replace(inputs, available=inputs.available * np.array([1.0, 0.0, 0.5]))
+        inputs = replace(inputs, available=inputs.available * np.array([1.0, 0.0, 0.5])[:, None])
     state = WORLD.idle_state(1)
     for _ in range(3):
         before = state.backlog.sum()

@@ -59,6 +59,58 @@ class ScenarioConfig(Section):
         return self
 
 
+class Tariff(Section):
+    """A price that repeats every day: `base`, and other prices in some hours of the clock."""
+
+    timezone: str = Field(description="whose clock the hours follow, for example UTC")
+    base_usd_per_mwh: float
+    hours: dict[str, float] = Field({}, description='price by hours, both included: {"16-18": 90}')
+
+    def usd_per_mwh(self) -> list[float]:
+        """The 24 prices; ValueError for hours that are none."""
+        prices = [self.base_usd_per_mwh] * 24
+        for span, price in self.hours.items():
+            first, _, last = span.partition("-")
+            if not (first.isdigit() and (last or first).isdigit()):
+                raise ValueError(f"hours {span!r} are none: write 16-18 or 23")
+            if not int(first) <= int(last or first) <= 23:
+                raise ValueError(f"hours {span!r} are not in order within 0-23")
+            for hour in range(int(first), int(last or first) + 1):
+                prices[hour] = price
+        return prices
+
+    @model_validator(mode="after")
+    def _hours_are_hours(self) -> Self:
+        self.usd_per_mwh()
+        return self
+
+
+class OwnGrid(Section):
+    """Grid figures of a site that stand in for those of its zone, where given."""
+
+    carbon_g_per_kwh: float | None = Field(None, ge=0, description="constant")
+    ewif_l_per_kwh: float | None = Field(None, ge=0, description="constant")
+    tariff: Tariff | None = None
+
+
+class RoundTrips(Section):
+    """A fleet's own round-trip times, in place of the Azure matrix."""
+
+    path: Literal["direct", "ring"] = Field(
+        description="ring: the shorter way round, hop by hop in the order of the table"
+    )
+    rtt_ms: dict[str, list[float]] = Field(description="row from, columns to; equal order")
+
+    @model_validator(mode="after")
+    def _is_square(self) -> Self:
+        for name, row in self.rtt_ms.items():
+            if len(row) != len(self.rtt_ms):
+                raise ValueError(f"row {name} has {len(row)} entries, not {len(self.rtt_ms)}")
+            if min(row) < 0:
+                raise ValueError(f"row {name} has a negative time")
+        return self
+
+
 class Site(Section):
     """One datacenter of the fleet."""
 
@@ -67,6 +119,7 @@ class Site(Section):
     cooling: Literal["tower", "adiabatic"]
     network: str = Field(description="Azure region whose RTT stands for the site, UK South")
     nodes: dict[str, int] = Field(description="nodes by node type")
+    grid: OwnGrid = OwnGrid()
 
 
 class NodeType(Section):
@@ -85,6 +138,7 @@ class FleetConfig(Section):
     name: str
     node_types: dict[str, NodeType]
     sites: list[Site]
+    round_trips: RoundTrips | None = Field(None, description="none: the measured Azure matrix")
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
@@ -129,7 +183,7 @@ class SignalsConfig(Section):
 
     name: str
     source: Literal["embedded", "measured"]
-    carbon_family: Literal["direct", "lifecycle"]
+    carbon_family: Literal["direct", "lifecycle", "marginal"]
     hydropower_l_per_kwh: Literal[0, 17]
     forecast_noise: float = Field(ge=0, le=1, description="relative sd injected into forecasts")
 
@@ -138,6 +192,11 @@ class PhysicsConfig(Section):
     """Cooling, water and energy accounting; sources in docs/physics.md."""
 
     name: str
+    cooling: Literal["weather", "crac", "regression", "hourly_cop"]
+    cooling_factor: float = Field(
+        ge=1, le=3, description="energy of all cooling per that of the compressor; crac, hourly_cop"
+    )
+    onsite_water: Literal["balance", "cubic", "cubic_capped", "all_latent"]
     setpoint_c: float = Field(ge=15, le=35)
     economiser_effectiveness: float = Field(ge=0, le=1)
     chiller_effectiveness: float = Field(gt=0, lt=1)
@@ -145,25 +204,45 @@ class PhysicsConfig(Section):
     fan_power: float = Field(ge=0, le=0.3)
     pump_power: float = Field(ge=0, le=0.3)
     cycles_of_concentration: float = Field(gt=1, le=20)
+    water_supply_kwh_per_m3: float = Field(ge=0, le=5, description="its carbon counts; 0: not")
+    wastewater_kwh_per_m3: float = Field(ge=0, le=5, description="of blowdown; 0: not counted")
+    price_pass_through: float = Field(ge=0, le=1, description="share of wholesale that is paid")
+    price_adder_usd_per_mwh: float = Field(
+        ge=0, le=500, description="grid fees, levies, fixed part"
+    )
+    demand_charge_usd_per_kw_month: float = Field(ge=0, le=100, description="reported beside cost")
+    embodied_g_per_gpu_hour: float = Field(ge=0, le=500, description="reported beside carbon")
+    network_kwh_per_gb: float = Field(ge=0, le=1, description="reported beside energy")
+
+    @model_validator(mode="after")
+    def _water_has_its_heat(self) -> Self:
+        if self.onsite_water == "all_latent" and self.cooling not in ("crac", "hourly_cop"):
+            raise ValueError(
+                "onsite_water=all_latent takes the heat from a COP: choose cooling=crac or hourly_cop"
+            )
+        return self
 
 
 class ServingModel(Section):
     """One model of the workload and how it is laid out on GPUs."""
 
     name: str
-    tp: dict[str, int] = Field(description="tensor parallelism by GPU model")
+    tp: dict[str, int] = Field(description="tensor parallelism by node type or GPU model")
 
 
 class ServingConfig(Section):
     """Models, engine and the limits under which replicas run."""
 
     name: str
-    backend: Literal["vllm", "sglang", "trtllm"]
+    backend: Literal["vllm", "sglang", "trtllm", "paper"]
     models: list[ServingModel]
     max_batch: int = Field(ge=1, le=4096)
     utilisation_ceiling: float = Field(gt=0, lt=1, description="dispatcher fills a site to this")
     patience_s: float = Field(gt=0, description="a request that waits longer is dropped")
     off_state: Literal["off", "deep_idle"]
+    first_token: Literal["prefill", "all_tokens"] = Field(
+        "prefill", description="all_tokens: a request counts as begun when it is done"
+    )
 
 
 class BudgetConfig(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,4 +65,47 @@ def rtt_s(
                 )
             pair = seconds.get(frozenset((origin, site)), SAME_REGION_S)
             result[i, j] = max(pair, SAME_REGION_S) + last_mile_s
+    return result
+
+
+def own_rtt_s(
+    origins: Sequence[str],
+    sites: Sequence[str],
+    last_mile_s: float,
+    rtt_ms: Mapping[str, Sequence[float]],
+    path: str,
+) -> np.ndarray:
+    """Return the round-trip time [O, D] in seconds by a fleet's own table, last mile included.
+
+    `rtt_ms` has a row of ms for each place, columns in the same order. `path` "direct" takes the
+    entry; "ring" sums adjacent entries along the shorter way round the places in their order.
+    Raises UserError for a place that the table does not have.
+    """
+    places = list(rtt_ms)
+    for name in (*origins, *sites):
+        if name not in places:
+            raise UserError(
+                f"network: {name!r} is not in fleet.round_trips{nearest(name, places)}; "
+                f"known: {', '.join(places)} (workload=paper goes with fleet=paper12)"
+            )
+    table = np.array([rtt_ms[name] for name in places])
+    if path == "ring":
+        table = around_ring(table)
+    rows, columns = ([places.index(name) for name in names] for names in (origins, sites))
+    return table[np.ix_(rows, columns)] / 1000 + last_mile_s
+
+
+def around_ring(table: np.ndarray) -> np.ndarray:
+    """Return the shorter way round a ring [N, N] from the hops between neighbours in `table`."""
+    count = len(table)
+    place = np.arange(count)
+    hops = table[place, (place + 1) % count]
+    back = table[(place + 1) % count, place]
+    result = np.zeros_like(table)
+    for start in range(count):
+        forward = np.concatenate([[0.0], np.cumsum(np.roll(hops, -start))])
+        backward = np.concatenate([[0.0], np.cumsum(np.roll(back, -start)[::-1])])
+        for stop in range(count):
+            steps = (stop - start) % count
+            result[start, stop] = min(forward[steps], backward[count - steps] if steps else 0.0)
     return result

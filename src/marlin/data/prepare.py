@@ -17,7 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from marlin.config import Period, RunConfig
-from marlin.data import climatology, derived, network, signals, water, workload
+from marlin.data import climatology, derived, network, own_grid, signals, water, workload
 from marlin.data.derived import Derived
 from marlin.data.fetch import PACKAGE, origin_of
 from marlin.data.psychrometrics import wetbulb_c
@@ -139,6 +139,11 @@ def read_data(
     """Return hourly signals and small tables of the run's zones from the source it names."""
     zones = [site.zone for site in run.fleet.sites]
     family = run.signals.carbon_family
+    if family == own_grid.MARGINAL:
+        average = run.signals.model_copy(update={"carbon_family": "direct"})
+        hourly, small = read_data(run.model_copy(update={"signals": average}), hours, cache)
+        hourly.values["carbon_g_per_kwh"][:] = own_grid.marginal_g_per_kwh(zones)
+        return hourly, small
     if run.signals.source == EMBEDDED:
         return climatology.read(zones, hours, family), derived.embedded(zones)
     if cache is None:
@@ -196,6 +201,7 @@ def add_signals(
     hydropower = float(run.signals.hydropower_l_per_kwh)
     dataset["ewif_l_per_kwh"] = (dims, water.ewif_l_per_kwh(zones, time, hydropower, small.ewif))
     dataset["aware_m3_per_m3"] = (dims, water.aware_m3_per_m3(zones, time, small.aware))
+    own_grid.replace_signals(dataset, run.fleet.sites, time)
 
 
 def between_hours(
@@ -249,7 +255,11 @@ def add_fleet(dataset: xr.Dataset, run: RunConfig, small: Derived) -> None:
     origins = [origin.network for origin in run.workload.origins.values()]
     regions = [site.network for site in sites]
     last_mile = run.workload.last_mile_rtt_s
-    rtt = network.rtt_s(origins, regions, last_mile, small.rtt)
+    own = run.fleet.round_trips
+    if own is None:
+        rtt = network.rtt_s(origins, regions, last_mile, small.rtt)
+    else:
+        rtt = network.own_rtt_s(origins, regions, last_mile, own.rtt_ms, own.path)
     dataset["rtt_s"] = (("origin", "site"), rtt)
 
 

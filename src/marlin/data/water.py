@@ -11,6 +11,7 @@ import pandas as pd
 from marlin.data.fetch import cached
 from marlin.data.tables import table
 from marlin.errors import UserError
+from marlin.physics.water import grid_ewif_l_per_kwh
 
 ELECTRICITYMAPS_ZONE = {"BR-SP": "BR-CS", "CL-SIC": "CL-SEN", "DE-LU": "DE"}
 HYDROPOWER = "hydro"
@@ -23,13 +24,17 @@ def mix_water(shares: pd.Series, factors: pd.Series) -> tuple[float, float]:
 
     `shares` sum to about 1 by mode; `factors` are litres per kWh by mode without hydropower.
     Storage gives back what the mix put in, so shares are taken over the rest of the mix.
-    Source: Macknick et al. 2012 factors weighted by the mix.
+    Raises UserError for a mode without a factor.
     """
     generation = shares.drop(labels=[m for m in STORAGE if m in shares.index])
     generation = generation / generation.sum()
-    hydropower = float(generation.get(HYDROPOWER, 0.0))
-    thermal = generation.drop(labels=[HYDROPOWER], errors="ignore")
-    return float((thermal * factors.reindex(thermal.index)).sum(skipna=False)), hydropower
+    unknown = set(generation.index) - set(factors.index) - {HYDROPOWER}
+    if unknown:
+        raise UserError(
+            f"reference/water_factors.csv has no water factor for {sorted(unknown)[0]!r}: add it"
+        )
+    litres = grid_ewif_l_per_kwh(generation.to_dict(), factors.to_dict(), 0.0)
+    return float(litres), float(generation.get(HYDROPOWER, 0.0))
 
 
 def read_water_intensity(cache: Path, zones: Sequence[str], years: Sequence[int]) -> pd.DataFrame:

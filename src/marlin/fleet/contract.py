@@ -28,7 +28,7 @@ class Inputs:
     wue_l_per_kwh: Array  # [B, D] on-site water per IT energy
     ewif_l_per_kwh: Array  # [B, D] off-site water per facility energy
     aware_m3_per_m3: Array  # [B, D] scarcity factor
-    available: Array  # [B, D] share of a site's nodes that can run, 0 in an outage
+    available: Array  # [B, D, G] share of a pool's nodes that can run, 0 in an outage
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def step(world: World, state: State, plan: Plan, inputs: Inputs) -> tuple[State,
     """Run one epoch of `plan` and return what it leaves behind and what it cost."""
     constants = world.constants
     xp = array_namespace(inputs.arrival_rate_per_s)
-    nodes_on = plan.power * constants.nodes * inputs.available[..., None]
+    nodes_on = plan.power * constants.nodes * inputs.available
     ready = ready_nodes(world, state, nodes_on)
     capacity = site_capacity(constants, ready)  # [B, D, M, S]
     waiting = state.backlog / world.epoch_s
@@ -250,6 +250,7 @@ def _serving_latency_s(
     iteration = replicas.tpot_s * (1.0 - replicas.prefill_load)
     half_step = 0.5 * iteration * decoding_probability(replicas.batch)
     latency = (prefill_queue + slot_queue + half_step)[..., None] + constants.prefill_s
+    latency = latency + constants.awaited_tokens * replicas.tpot_s[..., None]
     speed = ready[:, :, :, None, None] * constants.node_rate_per_s
     by_pool = speed / xp.clip(xp.sum(speed, axis=2, keepdims=True), TINY, None)
     return xp.sum(latency * by_pool, axis=2)
@@ -328,8 +329,8 @@ def _it_power_w(
         (weights + kv) / constants.gpus_per_replica / 1e12,
         constants.flop_per_token * tokens / constants.gpus_per_replica / 1e12,
         context_w=constants.gpu_context_w[:, None],
-        w_per_tb_per_s=constants.gpu_w_per_tb_per_s[:, None],
-        w_per_tflop_per_s=constants.gpu_w_per_tflop_per_s[:, None],
+        w_per_tb_per_s=constants.gpu_w_per_tb_per_s,
+        w_per_tflop_per_s=constants.gpu_w_per_tflop_per_s,
         tdp_w=constants.gpu_tdp_w[:, None],
     )
     serving = xp.sum(gpu_w * replicas.node_share[:, :, None], axis=-1)  # [B, D, G]
@@ -341,5 +342,5 @@ def _it_power_w(
         base_idle_w=constants.base_idle_w,
         base_full_w=constants.base_full_w,
     )
-    off = constants.nodes * available[..., None] - nodes_on
+    off = constants.nodes * available - nodes_on
     return xp.sum(nodes_on * node_w + off * constants.off_w, axis=-1)

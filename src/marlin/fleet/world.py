@@ -9,8 +9,8 @@ import numpy as np
 
 from marlin.config import FleetConfig, RunConfig, ServingConfig
 from marlin.errors import UserError
+from marlin.fleet.conditions import site_conditions
 from marlin.fleet.contract import Inputs, State
-from marlin.physics.cooling import facility
 from marlin.physics.power import node_idle_power_w
 from marlin.serving.profiles import ServingProfile, select
 
@@ -42,6 +42,7 @@ class Constants:
     kv_bytes_read: Array  # [M, S] by one request's whole decode
     prompt_tokens: Array  # [S]
     output_tokens: Array  # [S]
+    awaited_tokens: Array  # [S] of the output that a request waits for to count as begun
     arrival_cv2: Array  # [S]
     output_cv2: Array  # [S]
     weights_bytes: Array  # [M]
@@ -49,8 +50,8 @@ class Constants:
     cold_s: Array  # [G] boot and load of the slowest model
     gpus: Array  # [G]
     gpu_context_w: Array  # [G]
-    gpu_w_per_tb_per_s: Array  # [G]
-    gpu_w_per_tflop_per_s: Array  # [G]
+    gpu_w_per_tb_per_s: Array  # [G, M]
+    gpu_w_per_tflop_per_s: Array  # [G, M]
     gpu_tdp_w: Array  # [G]
     base_idle_w: Array  # [G]
     base_full_w: Array  # [G]
@@ -140,12 +141,12 @@ def _chosen_profiles(
     for type_name, node in fleet.node_types.items():
         row = []
         for model in serving.models:
-            if node.gpu not in model.tp:
+            tp = model.tp.get(type_name, model.tp.get(node.gpu))
+            if tp is None:
                 raise UserError(
                     f"model {model.name} has no tensor parallelism for {node.gpu} "
                     f"(node type {type_name}): add it under serving.models in the configuration"
                 )
-            tp = model.tp[node.gpu]
             if tp > node.gpus:
                 raise UserError(
                     f"model {model.name} needs {tp} GPUs but node type {type_name} has "
@@ -170,6 +171,8 @@ def _constants(
         site_pull=np.exp(-site_detour_s(rtt_s) / SPILL_REACH_S),
         prompt_tokens=_variable(scenario, "prompt_tokens_mean"),
         output_tokens=_variable(scenario, "output_tokens_mean"),
+        awaited_tokens=_variable(scenario, "output_tokens_mean")
+        * (serving.first_token == "all_tokens"),
         arrival_cv2=_variable(scenario, "arrival_cv2"),
         output_cv2=_variable(scenario, "output_tokens_cv2"),
         **_serving_constants(scenario, fleet, serving, chosen),
@@ -235,11 +238,11 @@ def _serving_constants(
 def _power_constants(
     fleet: FleetConfig, serving: ServingConfig, chosen: list[list[ServingProfile]]
 ) -> dict[str, np.ndarray]:
-    """What nodes draw, [G]."""
+    """What nodes draw, [G]; what work adds, [G, M]."""
     nodes = list(fleet.node_types.values())
-    gpu_w = {
-        name: _column(chosen, name)[:, 0]
-        for name in ("gpu_context_w", "gpu_w_per_tb_per_s", "gpu_w_per_tflop_per_s", "gpu_tdp_w")
+    gpu_w = {name: _column(chosen, name)[:, 0] for name in ("gpu_context_w", "gpu_tdp_w")}
+    gpu_w |= {
+        name: _column(chosen, name) for name in ("gpu_w_per_tb_per_s", "gpu_w_per_tflop_per_s")
     }
     off_w = [
         node_idle_power_w(serving.off_state, n.gpus, row[0].gpu_deep_idle_w, n.base_idle_w)
@@ -271,30 +274,16 @@ def build_epochs(scenario: xr.Dataset, run: RunConfig, world: World) -> Epochs:
     The scale is set on the training epochs alone, without touching request sizes: the busiest
     one fills `workload.peak_utilisation` of what all nodes together can serve.
     """
-    cooled = facility(
-        scenario["drybulb_c"].to_numpy().astype(float),
-        scenario["wetbulb_c"].to_numpy().astype(float),
-        scenario["tower"].to_numpy().astype(float),
-        run.physics,
-    )
+    conditions = site_conditions(scenario, run.physics)
     arrivals = scenario["arrival_rate_per_s"].to_numpy().astype(float)
     split = scenario["split"].to_numpy().astype(int)
     load = fleet_utilisation(world, arrivals[split == TRAIN])
     scale = run.workload.peak_utilisation / load.max()
-    signals = {
-        name: scenario[name].to_numpy().astype(float)
-        for name in ("carbon_g_per_kwh", "price_usd_per_mwh", "ewif_l_per_kwh", "aware_m3_per_m3")
-    }
+    available = np.ones((len(arrivals), *world.constants.nodes.shape))
     return Epochs(
         time=scenario["time"].to_numpy(),
         split=split,
-        inputs=Inputs(
-            arrival_rate_per_s=arrivals * scale,
-            pue=cooled.pue,
-            wue_l_per_kwh=cooled.wue_l_per_kwh,
-            available=np.ones_like(cooled.pue),
-            **signals,
-        ),
+        inputs=Inputs(arrival_rate_per_s=arrivals * scale, available=available, **conditions),
     )
 
 

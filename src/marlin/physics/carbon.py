@@ -9,9 +9,6 @@ HOURS_PER_YEAR = 8760.0
 HGX_H100_EMBODIED_KG = 1312.0
 """Cradle-to-gate, a baseboard with eight H100. Source: NVIDIA product carbon footprint summary."""
 
-EMBODIED_G_PER_GPU_HOUR = 20.0
-"""Middle of 9.5 (4 t per 8-GPU node, 6 years) to 37.5 (EcoLogits 0.11 figures, 3 years)."""
-
 
 def operational_kg(energy_kwh: Array | float, carbon_g_per_kwh: Array | float) -> Array:
     """Carbon of electricity drawn from the grid [kg CO2e]; energy of the facility, not of IT.
@@ -21,6 +18,17 @@ def operational_kg(energy_kwh: Array | float, carbon_g_per_kwh: Array | float) -
     Source: location-based method, GHG Protocol Scope 2.
     """
     return energy_kwh * carbon_g_per_kwh / 1000
+
+
+def with_water_service(
+    carbon_g_per_kwh: Array | float, service_kwh_per_it_kwh: Array | float, pue: Array | float
+) -> Array:
+    """Intensity per kWh of facility energy that also carries the site's water service [g/kWh].
+
+    The utility spends `service_kwh_per_it_kwh` on supply and treatment from the same grid; it is
+    neither metered nor paid as electricity at the site. Source: form of SHIELD (Qi et al. 2023).
+    """
+    return carbon_g_per_kwh * (1 + service_kwh_per_it_kwh / pue)
 
 
 def embodied_g_per_gpu_hour(
@@ -37,12 +45,10 @@ def embodied_g_per_gpu_hour(
     return 1000 * embodied_kg / (gpus * life_years * HOURS_PER_YEAR * utilisation)
 
 
-def embodied_kg(
-    gpu_hours: Array | float, g_per_gpu_hour: Array | float = EMBODIED_G_PER_GPU_HOUR
-) -> Array:
+def embodied_kg(gpu_hours: Array | float, g_per_gpu_hour: Array | float) -> Array:
     """Embodied carbon charged to `gpu_hours` of allocated GPUs [kg CO2e].
 
-    It is sunk for routing over existing hardware, and matters for how much hardware there is.
+    9.5 (4 t per 8-GPU node, 6 years) to 37.5 g/GPU-h (EcoLogits 0.11 figures, 3 years). It is sunk for routing over existing hardware, and matters for how much hardware there is.
     """
     return gpu_hours * g_per_gpu_hour / 1000
 

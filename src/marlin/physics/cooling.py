@@ -33,6 +33,13 @@ EXCHANGER_APPROACH_K = 2.0
 """Tower water to condenser, and tower water to chilled water when the chiller rests."""
 DRY_CONDENSER_APPROACH_K = 12.0
 COP_MIN, COP_MAX = 3.0, 9.0
+HOURLY_COP = (
+    1.275, 1.38, 1.53, 1.65, 1.71, 1.8, 1.815, 1.83, 1.815, 1.8, 1.725, 1.665,
+    1.545, 1.44, 1.365, 1.224, 1.245, 1.23, 1.23, 1.215, 1.215, 1.2, 1.2, 1.2,
+)  # fmt: skip
+"""COP at 20 degC by hour of the one clock of all sites: a constant of the code of MARLIN (2026)."""
+HOURLY_COP_SCALE = 1 + 0.16 * (29 - 20)
+"""What that code multiplies it with for a supply temperature of 29 degC."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,9 @@ def tower_facility(drybulb_c: Array, wetbulb_c: Array, config: PhysicsConfig) ->
     return Facility(pue, water.makeup_l(evaporated_l, config.cycles_of_concentration))
 
 
-def facility(drybulb_c: Array, wetbulb_c: Array, tower: Array, config: PhysicsConfig) -> Facility:
+def weather_facility(
+    drybulb_c: Array, wetbulb_c: Array, tower: Array, config: PhysicsConfig
+) -> Facility:
     """PUE and WUE for weather [..., site] and cooling technology `tower` [site] (1 or 0).
 
     Temperatures in degC, wet bulb not above dry bulb; results have the shape of the weather.
@@ -143,6 +152,71 @@ def facility(drybulb_c: Array, wetbulb_c: Array, tower: Array, config: PhysicsCo
         pue=xp.where(is_tower, wet.pue, dry.pue),
         wue_l_per_kwh=xp.where(is_tower, wet.wue_l_per_kwh, dry.wue_l_per_kwh),
     )
+
+
+def facility(
+    drybulb_c: Array,
+    wetbulb_c: Array,
+    tower: Array,
+    config: PhysicsConfig,
+    utc_hour: Array | int = 0,
+) -> Facility:
+    """PUE and WUE by the models that `config.cooling` and `config.onsite_water` name.
+
+    Weather [..., site] in degC, `tower` [site], `utc_hour` 0..23 (broadcasts with the weather;
+    only "hourly_cop" reads it). Results have the shape of the weather. With another PUE than
+    "weather" the energy balance of water stays that of the weather. "all_latent" needs a COP, and
+    the schema refuses it without one.
+    """
+    xp = namespace(drybulb_c, wetbulb_c)
+    physical = weather_facility(drybulb_c, wetbulb_c, tower, config)
+    pue, wue, heat = physical.pue, physical.wue_l_per_kwh, physical.pue
+    if config.cooling == "regression":
+        pue = regression_pue(drybulb_c)
+    elif config.cooling != "weather":
+        by_hour = config.cooling == "hourly_cop"
+        cop = hourly_cop(utc_hour) if by_hour else legacy_crac_cop(config.setpoint_c)
+        overhead = config.distribution_loss + config.fan_power + config.pump_power
+        pue = cop_pue(cop, config.cooling_factor, overhead) + 0 * drybulb_c
+        heat = 1 + 1 / cop + 0 * drybulb_c
+    cycles = config.cycles_of_concentration
+    if config.onsite_water == "all_latent":
+        wue = water.makeup_l(heat / water.LATENT_KWH_PER_L_AT_40_C, cycles)
+    elif config.onsite_water != "balance":
+        wue = water.legacy_wetbulb_wue_l_per_kwh(wetbulb_c, cycles)
+        if config.onsite_water == "cubic_capped":
+            wue = lesser(wue, water.ceiling_l_per_kwh(pue, wetbulb_c, cycles))
+    return Facility(pue=xp.asarray(pue), wue_l_per_kwh=xp.asarray(wue))
+
+
+def cop_pue(cop: Array | float, cooling_factor: float, overhead: float) -> Array:
+    """PUE `1 + overhead + factor / COP` of a site whose cooling is one coefficient of performance.
+
+    `overhead`: power conditioning and the like [kWh/kWh]. `cooling_factor` 3 counts pumps, fans
+    and towers beside the compressor (SHIELD, Qi et al. 2023, overhead 0.13); 1 the compressor.
+    """
+    return 1 + overhead + cooling_factor / cop
+
+
+def hourly_cop(utc_hour: Array | int) -> Array:
+    """COP by hour of the day 0..23 (whole numbers, any shape): 2.93 to 4.47, equal at all sites.
+
+    It is best in the night and knows neither place nor weather; for comparison only.
+    Source: constants of the code of MARLIN (2026).
+    """
+    xp = namespace(utc_hour)
+    table = xp.asarray([HOURLY_COP_SCALE * cop for cop in HOURLY_COP], dtype=xp.float64)
+    return table[xp.asarray(utc_hour)]
+
+
+def regression_pue(drybulb_c: Array) -> Array:
+    """PUE of one free-cooled site by outdoor temperature [degC]; for comparison only.
+
+    The parabola bottoms at -28.6 degC; colder air counts as -20 degC so that it stays above 1.
+    Source: partial PUE of Xu, Feng and Li, "Temperature aware workload management" (2013).
+    """
+    temperature_c = limit(drybulb_c, minimum=-20.0)
+    return 7.1705e-5 * temperature_c**2 + 0.0041 * temperature_c + 1.0743
 
 
 def legacy_crac_cop(supply_c: Array | float) -> Array:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from marlin.physics.arrays import Array
+from collections.abc import Sequence
+
+from marlin.physics.arrays import Array, namespace
 
 
 def energy_cost_usd(energy_kwh: Array | float, usd_per_mwh: Array | float) -> Array:
@@ -25,6 +27,18 @@ def tariff_usd_per_mwh(
     levies are some 20-60 USD/MWh. Source: structure of industrial tariffs.
     """
     return pass_through * wholesale_usd_per_mwh + adder_usd_per_mwh
+
+
+def time_of_use_usd_per_mwh(hour: Array | int, usd_per_mwh: Sequence[float]) -> Array:
+    """Price of a tariff that repeats every day [USD/MWh], shape of `hour`.
+
+    `hour` is the whole hour 0..23 on the tariff's clock, `usd_per_mwh` has its 24 prices.
+    Source: structure of time-of-use tariffs. Raises ValueError unless there are 24.
+    """
+    if len(usd_per_mwh) != 24:
+        raise ValueError(f"a tariff of the day has 24 prices, not {len(usd_per_mwh)}")
+    xp = namespace(hour)
+    return xp.asarray(list(usd_per_mwh), dtype=xp.float64)[xp.asarray(hour)]
 
 
 def demand_charge_usd(

@@ -10,24 +10,8 @@ from collections.abc import Mapping
 
 from marlin.physics.arrays import Array, limit
 
-EWIF_L_PER_KWH: dict[str, float] = {
-    "coal": 2.60,
-    "gas": 0.75,
-    "nuclear": 2.54,
-    "biomass": 2.09,
-    "solar": 0.10,
-    "wind": 0.0,
-}
-"""Water consumed per kWh generated, medians with tower cooling; hydropower is a setting.
-
-Source: Macknick et al., Environmental Research Letters 7 (2012) 045802.
-"""
-
-SUPPLY_KWH_PER_M3 = 0.45
-"""Energy to supply potable water; 0.3-0.6 is usual, 3-4 for desalinated sea water."""
-
-TREATMENT_KWH_PER_M3 = 0.5
-"""Energy to treat waste water; 0.3-0.7 is usual."""
+LATENT_KWH_PER_L_AT_40_C = 0.66
+"""Heat that a litre takes when it evaporates at 40 degC, as SHIELD (Qi et al. 2023) has it."""
 
 
 def latent_heat_mj_per_kg(temperature_c: Array | float) -> Array:
@@ -96,15 +80,20 @@ def legacy_wetbulb_wue_l_per_kwh(
     return limit(wue, 0.05)
 
 
-def grid_ewif_l_per_kwh(shares: Mapping[str, Array | float], hydropower_l_per_kwh: float) -> Array:
+def grid_ewif_l_per_kwh(
+    shares: Mapping[str, Array | float],
+    l_per_kwh: Mapping[str, float],
+    hydropower_l_per_kwh: float,
+) -> Array | float:
     """Off-site water per kWh of grid energy from the generation mix [L/kWh].
 
-    `shares` gives each fuel's share of generation (0..1; arrays of one shape) under the keys of
-    `EWIF_L_PER_KWH` and "hydro". `hydropower_l_per_kwh` is 0 (reservoirs are not charged) or 17
-    (Macknick's median of reservoir evaporation): the choice reorders sites, so it is explicit.
-    Raises KeyError for a fuel without a factor.
+    `shares` gives each fuel's share of generation (0..1; arrays of one shape), `l_per_kwh` the
+    water that each consumes but for "hydro". `hydropower_l_per_kwh` is 0 (reservoirs are not
+    charged) or 17 (Macknick's median of reservoir evaporation): the choice reorders sites, so it
+    is explicit. Raises KeyError for a fuel without a factor.
+    Source: mix-weighted factors of Macknick et al., Environmental Research Letters 7 (2012) 045802.
     """
-    factors = EWIF_L_PER_KWH | {"hydro": hydropower_l_per_kwh}
+    factors = {**l_per_kwh, "hydro": hydropower_l_per_kwh}
     return sum(factors[fuel] * share for fuel, share in shares.items())
 
 
@@ -129,11 +118,12 @@ def scarcity_water_l(water_l: Array | float, aware_m3_per_m3: Array | float) -> 
 def water_service_energy_kwh(
     makeup_l: Array | float,
     blowdown_l: Array | float,
-    supply_kwh_per_m3: float = SUPPLY_KWH_PER_M3,
-    treatment_kwh_per_m3: float = TREATMENT_KWH_PER_M3,
+    supply_kwh_per_m3: float,
+    treatment_kwh_per_m3: float,
 ) -> Array:
     """Energy that the water utility spends to supply make-up and treat blowdown [kWh].
 
-    About 0.1 % of the site's own energy. Source: form of SHIELD (Qi et al. 2023).
+    0.3-0.6 kWh/m3 for potable water (3-4 from sea water), 0.3-0.7 for treatment: about 0.1 % of
+    the site's own energy. Source: form of SHIELD (Qi et al. 2023).
     """
     return (makeup_l * supply_kwh_per_m3 + blowdown_l * treatment_kwh_per_m3) / 1000

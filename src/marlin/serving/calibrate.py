@@ -8,7 +8,7 @@ import pandas as pd
 
 from marlin.config import ServingConfig
 from marlin.errors import UserError
-from marlin.serving import fit, hardware, profiles, silicon
+from marlin.serving import fit, hardware, paper_table, profiles, silicon
 
 
 def calibrate(serving: ServingConfig, gpus: Iterable[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -19,6 +19,9 @@ def calibrate(serving: ServingConfig, gpus: Iterable[str]) -> tuple[pd.DataFrame
     Raises `UserError` for an unknown GPU or model, a missing `tp`, a model that does not fit in
     memory and a combination without kernel tables.
     """
+    if serving.backend == paper_table.BACKEND:
+        rows = paper_table.profiles([model.name for model in serving.models])
+        return profiles.to_frame(rows), pd.DataFrame(columns=list(silicon.COLUMNS))
     names = sorted(set(gpus))
     for name in names:
         hardware.gpu(name)
