@@ -6,7 +6,7 @@ out-of-range key fails before anything runs and the message names the nearest va
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -218,7 +218,7 @@ class PhysicsConfig(Section):
     def _water_has_its_heat(self) -> Self:
         if self.onsite_water == "all_latent" and self.cooling not in ("crac", "hourly_cop"):
             raise ValueError(
-                "onsite_water=all_latent takes the heat from a COP: choose cooling=crac or hourly_cop"
+                "onsite_water=all_latent takes its heat from a COP: cooling=crac or hourly_cop"
             )
         return self
 
@@ -243,6 +243,53 @@ class ServingConfig(Section):
     first_token: Literal["prefill", "all_tokens"] = Field(
         "prefill", description="all_tokens: a request counts as begun when it is done"
     )
+
+
+class Fault(Section):
+    """Something that goes wrong for some hours; without a site or origin, at all of them."""
+
+    kind: Literal["site_outage", "pool_loss", "signal_missing", "demand_surge"]
+    start: str = Field(description="2024-06-08T10:00 (UTC), or 10:00 for every day of the test")
+    hours: float = Field(gt=0, le=8784)
+    site: str | None = None
+    node_type: str | None = Field(None, description="pool_loss: whose nodes are lost")
+    signal: Literal["carbon", "price"] | None = Field(None, description="signal_missing: which")
+    origin: str | None = Field(None, description="demand_surge: whose demand")
+    share: float = Field(1.0, gt=0, le=1, description="of the nodes that are lost")
+    factor: float = Field(1.0, ge=0, le=100, description="demand_surge: times the usual demand")
+
+    @property
+    def is_dated(self) -> bool:
+        """Whether it happens once, on a date."""
+        return "T" in self.start
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        try:
+            if self.is_dated:
+                aware = datetime.fromisoformat(self.start).tzinfo is not None
+            else:
+                aware = datetime.strptime(self.start, "%H:%M").tzinfo is not None
+        except ValueError:
+            raise ValueError(
+                f"start {self.start!r} is neither 2024-06-08T10:00 nor 10:00 (in quotes)"
+            ) from None
+        if aware:
+            raise ValueError(f"start {self.start!r} has a zone: leave it out, it is UTC")
+        needed = {"pool_loss": "node_type", "signal_missing": "signal"}.get(self.kind)
+        if needed and getattr(self, needed) is None:
+            raise ValueError(f"a {self.kind} needs {needed}")
+        if self.kind == "site_outage" and (self.site is None or self.node_type is not None):
+            raise ValueError("a site_outage needs site and no node_type: see pool_loss")
+        return self
+
+
+class FaultsConfig(Section):
+    """What goes wrong, and when a missing signal is called stale."""
+
+    name: str
+    stale_after_h: float = Field(2.0, ge=0, le=8784)
+    events: list[Fault] = []
 
 
 class BudgetConfig(Section):
@@ -280,6 +327,7 @@ class RunConfig(Section):
     method: dict[str, Any] = Field(description="name, _target_ and the scheduler's own fields")
     budget: BudgetConfig
     ablation: str
+    faults: FaultsConfig = FaultsConfig(name="none")
     tracking: TrackingConfig = TrackingConfig(name="none")
     inputs: InputsConfig = InputsConfig()
     seed: int = Field(ge=0, lt=2**32)

@@ -11,6 +11,7 @@ from marlin import compose, inputs
 from marlin.config import RunConfig
 from marlin.errors import UserError
 from marlin.fleet.contract import Inputs, State, row
+from marlin.fleet.faults import observed, stale_sites
 from marlin.fleet.forecast import contiguous, predict_series
 from marlin.fleet.world import TEST, Epochs, World, build_epochs, build_world
 from marlin.schedulers.base import Budget, Observation, Scheduler
@@ -21,7 +22,6 @@ FORECAST = {  # and whether injected noise applies: the weather is forecast well
     "price_usd_per_mwh": True,
     "pue": False,
     "wue_l_per_kwh": False,
-    "available": False,
 }
 KNOWN_AHEAD = ("ewif_l_per_kwh", "aware_m3_per_m3")
 
@@ -76,7 +76,13 @@ class Task:
             forecast=self.forecasts(np.array([epoch])),
             state=state,
             budget=Budget(self.run.budget.calls_per_decision),
+            stale=self.stale_sites(epoch - 1),
         )
+
+    def stale_sites(self, epoch: int) -> tuple[str, ...]:
+        """Sites whose carbon or price has, in `epoch`, been missing for longer than the limit."""
+        after_h = self.run.faults.stale_after_h
+        return stale_sites(self.epochs, epoch, after_h, self.world.sites)
 
 
 def load_task(run: RunConfig, scenario: Path, profiles: Path, noise_seed: int = 0) -> Task:
@@ -93,19 +99,25 @@ def load_task(run: RunConfig, scenario: Path, profiles: Path, noise_seed: int = 
 def forecast_inputs(run: RunConfig, epochs: Epochs, epochs_per_day: int, noise_seed: int) -> Inputs:
     """One-epoch-ahead forecasts of demand, carbon, price, weather-driven factors and outages.
 
-    Annual and monthly factors are known ahead. Each stretch without a gap in time is forecast by
-    itself; its first epoch, which no history leads to, repeats the truth and is never planned on.
+    They rest on what was observed: a missing signal counts with its last value. Annual and monthly
+    factors are known ahead; what runs now is taken to run on, and what does not, not to. Each
+    stretch without a gap in time is forecast by itself; its first epoch, which no history leads
+    to, repeats the truth and is never planned on.
     """
-    values = {name: getattr(epochs.inputs, name) for name in KNOWN_AHEAD}
+    seen = observed(epochs)
+    values = {name: getattr(seen, name) for name in KNOWN_AHEAD}
+    stretches = contiguous(epochs.time)
+    before = np.concatenate([np.r_[t.start, t.start : t.stop - 1] for t in stretches])
+    values["available"] = seen.available[before]
     for index, (name, noisy) in enumerate(FORECAST.items()):
-        series = getattr(epochs.inputs, name)
+        series = getattr(seen, name)
         flat = series.reshape(len(series), -1)
         rng = np.random.default_rng([noise_seed, 100 + index])
         noise = run.signals.forecast_noise if noisy else 0.0
         predicted = np.concatenate(
             [
                 predict_series(flat[t], epochs_per_day, 7 * epochs_per_day, noise, rng)
-                for t in contiguous(epochs.time)
+                for t in stretches
             ]
         )
         unknown = np.isnan(predicted)

@@ -1,4 +1,4 @@
-"""What a kWh of IT energy takes at each site and epoch: a scenario's signals through the physics."""
+"""What a kWh of IT energy takes at each site and epoch: signals through the physics."""
 
 from __future__ import annotations
 

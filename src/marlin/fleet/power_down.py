@@ -14,18 +14,24 @@ Array = Any
 
 
 def sized_plan(
-    world: World, routing: Array, arrival_rate_per_s: Array, target_utilisation: Array
+    world: World,
+    routing: Array,
+    arrival_rate_per_s: Array,
+    target_utilisation: Array,
+    available: Array | float = 1.0,
 ) -> Plan:
     """A plan that serves the expected load at `target_utilisation`, efficient nodes first.
 
     Routing that asks more of a site than it holds is first spilled as the dispatcher would with
     every node on, so the sites that take the overflow are woken too. Pools are switched on in the
     order of the work they do per watt; a site that is sent nothing is switched off. Shapes:
-    routing [B, O, M, S, D], arrivals [B, O, M, S], target [B, D] or a number in (0, 1].
+    routing [B, O, M, S, D], arrivals [B, O, M, S], target [B, D] or a number in (0, 1],
+    `available` [B, D, G] the share of each pool's nodes that is expected to run.
     """
     constants = world.constants
     xp = array_namespace(routing)
-    full = site_capacity(constants, constants.nodes[None])  # [1, D, M, S]
+    nodes = constants.nodes[None] * available
+    full = site_capacity(constants, nodes)  # [B, D, M, S]
     flows = dispatch(world, routing, arrival_rate_per_s, full, xp.zeros_like(full))
     shares = flows / xp.clip(arrival_rate_per_s, TINY, None)[..., None]
     shares = xp.where(arrival_rate_per_s[..., None] > TINY, shares, routing)
@@ -33,7 +39,7 @@ def sized_plan(
     levels: list[Array | None] = [None] * len(world.node_types)
     left = 1.0  # part of the load that pools already on do not take
     for g in switch_on_order(world):
-        rate = constants.nodes[:, g][:, None, None] * constants.node_rate_per_s[g]  # [D, M, S]
+        rate = nodes[:, :, g, None, None] * constants.node_rate_per_s[g]  # [B, D, M, S]
         need = xp.sum(routed / xp.clip(rate, TINY, None), axis=(2, 3)) / target_utilisation
         level = xp.clip(need * left, None, 1.0)
         levels[g] = level

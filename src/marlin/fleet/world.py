@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from marlin.config import FleetConfig, RunConfig, ServingConfig
 from marlin.errors import UserError
 from marlin.fleet.conditions import site_conditions
 from marlin.fleet.contract import Inputs, State
+from marlin.fleet.faults import with_faults
 from marlin.physics.power import node_idle_power_w
 from marlin.serving.profiles import ServingProfile, select
 
@@ -113,6 +114,7 @@ class Epochs:
     time: np.ndarray  # [T] datetime64
     split: np.ndarray  # [T] HISTORY, TRAIN, VALIDATION or TEST
     inputs: Inputs  # arrays [T, ...]
+    last_seen: dict[str, np.ndarray] = field(default_factory=dict)  # [T, D] of missing signals
 
 
 def build_world(scenario: xr.Dataset, run: RunConfig, profiles: list[ServingProfile]) -> World:
@@ -280,11 +282,12 @@ def build_epochs(scenario: xr.Dataset, run: RunConfig, world: World) -> Epochs:
     load = fleet_utilisation(world, arrivals[split == TRAIN])
     scale = run.workload.peak_utilisation / load.max()
     available = np.ones((len(arrivals), *world.constants.nodes.shape))
-    return Epochs(
+    epochs = Epochs(
         time=scenario["time"].to_numpy(),
         split=split,
         inputs=Inputs(arrival_rate_per_s=arrivals * scale, available=available, **conditions),
     )
+    return with_faults(epochs, run.faults, world, TEST)
 
 
 def fleet_utilisation(world: World, arrival_rate_per_s: np.ndarray) -> np.ndarray:

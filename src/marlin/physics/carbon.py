@@ -48,7 +48,8 @@ def embodied_g_per_gpu_hour(
 def embodied_kg(gpu_hours: Array | float, g_per_gpu_hour: Array | float) -> Array:
     """Embodied carbon charged to `gpu_hours` of allocated GPUs [kg CO2e].
 
-    9.5 (4 t per 8-GPU node, 6 years) to 37.5 g/GPU-h (EcoLogits 0.11 figures, 3 years). It is sunk for routing over existing hardware, and matters for how much hardware there is.
+    9.5 (4 t per 8-GPU node, 6 years) to 37.5 g/GPU-h (EcoLogits 0.11 figures, 3 years). It is
+    sunk for routing over existing hardware, and matters for how much hardware there is.
     """
     return gpu_hours * g_per_gpu_hour / 1000
 

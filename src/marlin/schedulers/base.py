@@ -52,6 +52,7 @@ class Observation:
     forecast: Inputs
     state: State
     budget: Budget = field(repr=False)
+    stale: tuple[str, ...] = ()  # sites whose carbon or price has been missing for long
 
     def simulate(self, plans: Plan) -> tuple[State, Outcome]:
         """What `plans` [B, ...] would lead to if the forecast came true; counts B calls."""
@@ -98,5 +99,7 @@ class Scheduler(ABC):
 
 def plan_for(observation: Observation, routing: np.ndarray, target_utilisation: float) -> Plan:
     """A plan for the forecast whose power levels come from the shared power-down layer."""
-    arrivals = observation.forecast.arrival_rate_per_s
-    return sized_plan(observation.world, routing, arrivals, target_utilisation)
+    seen = observation.forecast
+    return sized_plan(
+        observation.world, routing, seen.arrival_rate_per_s, target_utilisation, seen.available
+    )

@@ -93,4 +93,4 @@ def decode(observation: Observation, genes: np.ndarray) -> Plan:
     routing = np.broadcast_to(routing, shape)
     target = 0.3 + 0.55 * genes[:, -1:]
     arrivals = np.broadcast_to(observation.forecast.arrival_rate_per_s, shape[:-1])
-    return sized_plan(world, routing, arrivals, target)
+    return sized_plan(world, routing, arrivals, target, observation.forecast.available)

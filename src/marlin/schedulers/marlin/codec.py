@@ -66,7 +66,7 @@ def decode(world: World, action: np.ndarray, forecast: Inputs) -> Plan:
     routing = np.repeat(softmax(logits, axis=-1), len(world.services), axis=-2)
     level = 0.5 * (1.0 + action[:, models * sites : -1])
     target = TARGET_LOW + (TARGET_HIGH - TARGET_LOW) * level
-    return sized_plan(world, routing, forecast.arrival_rate_per_s, target)
+    return sized_plan(world, routing, forecast.arrival_rate_per_s, target, forecast.available)
 
 
 def heuristic(world: World, forecast: Inputs) -> np.ndarray:
