@@ -56,7 +56,9 @@ def episodes(method: str, seed: int, days: int, scenario: str = "year") -> pd.Da
                 "day": f"2024-{1 + 12 * index // days:02d}-15", **values,
                 "energy_kwh": 61_000 * season * means[3], "scarcity_water_l": 9 * values["water_l"],
                 "requests": requests, "served": requests - dropped, "dropped": dropped,
-                "utilisation_mean": 0.38, "utilisation_peak": 0.58,
+                "utilisation_mean": 0.38, "utilisation_peak": 0.58, "embodied_kg": 40.0,
+                "network_kwh": 0.4, "sci_g_per_request": 0.2, "demand_charge_usd": 700.0,
+                "stale_share": 0.0,
             }
         )  # fmt: skip
     return pd.DataFrame(rows)

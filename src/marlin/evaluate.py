@@ -22,6 +22,7 @@ from marlin.compose import load
 from marlin.config import InputsConfig
 from marlin.entry import guard
 from marlin.files import write_json, write_parquet
+from marlin.fleet.accounting import beside
 from marlin.fleet.contract import OBJECTIVES, Outcome
 from marlin.fleet.simulator import step
 from marlin.schedulers.base import Scheduler
@@ -47,6 +48,7 @@ class Day:
 
     start: int
     outcomes: list[Outcome]
+    nodes_on: np.ndarray  # [T, D, G]
     decision_s: list[float]
 
 
@@ -54,7 +56,7 @@ def run_day(task: Task, scheduler: Scheduler, start: int, seed: int, variant: st
     """Plan, score, then let the scheduler learn; epoch by epoch through the day at `start`."""
     scheduler.reset(task.world, seed, variant)
     state = task.world.idle_state(1)
-    outcomes, decisions = [], []
+    outcomes, nodes_on, decisions = [], [], []
     for epoch in range(start, start + task.world.epochs_per_day):
         observation = task.observation(epoch, state)
         began = time.perf_counter()
@@ -63,7 +65,8 @@ def run_day(task: Task, scheduler: Scheduler, start: int, seed: int, variant: st
         state, outcome = step(task.world, state, plan, task.truth(np.array([epoch])))
         scheduler.observe(outcome)
         outcomes.append(outcome)
-    return Day(start, outcomes, decisions)
+        nodes_on.append(state.nodes_on[0])
+    return Day(start, outcomes, np.stack(nodes_on), decisions)
 
 
 def summary(outcomes: list[Outcome]) -> dict[str, float]:
@@ -77,6 +80,20 @@ def summary(outcomes: list[Outcome]) -> dict[str, float]:
         "requests": float(arrived.sum()),
         "utilisation_mean": float(used.mean()),
         "utilisation_peak": float(used.max()),
+    }
+
+
+def reported(task: Task, day: Day) -> dict[str, float]:
+    """What is reported of a day beside its objectives; see `accounting.beside`.
+
+    `stale_share` is that of sites and epochs planned with a signal missing for long.
+    """
+    epochs = range(day.start, day.start + len(day.outcomes))
+    rate = task.epochs.inputs.arrival_rate_per_s[epochs.start : epochs.stop]
+    requests = rate.sum(axis=(0, 1, 2)) * task.world.epoch_s
+    stale = sum(len(task.stale_sites(epoch - 1)) for epoch in epochs)
+    return beside(task.world, task.run.physics, day.outcomes, day.nodes_on, requests) | {
+        "stale_share": stale / (len(epochs) * len(task.world.sites))
     }
 
 
@@ -116,7 +133,7 @@ def evaluate(task: Task, scheduler: Scheduler, seed: int) -> tuple[pd.DataFrame,
         }
         day = run_day(task, scheduler, start, seed, variant)
         date = {"day": task.day_name(start)}
-        episodes.append(identity | date | summary(day.outcomes))
+        episodes.append(identity | date | summary(day.outcomes) | reported(task, day))
         timings += [identity | date | {"decision_s": value} for value in day.decision_s]
         if start == starts[0]:
             epochs.append(epoch_rows(task, day).assign(**identity))

@@ -43,6 +43,11 @@ EPISODES = FileSchema(
         "dropped",
         "utilisation_mean",
         "utilisation_peak",
+        "embodied_kg",
+        "network_kwh",
+        "sci_g_per_request",
+        "demand_charge_usd",
+        "stale_share",
     ),
 )
 EPOCHS = FileSchema(
