@@ -64,3 +64,16 @@ def test_torch_gives_the_numbers_of_numpy() -> None:
         carbon.operational_kg(torch.tensor(energy), torch.tensor(intensity)).numpy(),
         carbon.operational_kg(energy, intensity),
     )
+
+
+def test_water_service_adds_a_thousandth_of_the_carbon() -> None:
+    # 0.00115 kWh of pumps and treatment for each kWh of IT, over 1.25 kWh of facility energy.
+    assert carbon.with_water_service(400.0, 0.00115, 1.25) == pytest.approx(400 * 1.00092)
+
+
+def test_time_of_use_by_hour() -> None:
+    prices = [100.0] * 16 + [250.0] * 2 + [100.0] * 6
+    got = price.time_of_use_usd_per_mwh(np.array([[15, 16], [17, 18]]), prices)
+    np.testing.assert_array_equal(got, [[100, 250], [250, 100]])
+    with pytest.raises(ValueError, match="24"):
+        price.time_of_use_usd_per_mwh(0, prices[1:])

@@ -159,3 +159,54 @@ def test_temperate_adiabatic_site_over_a_year(mirror: Path, zone: str) -> None:
     # Disclosed: Frankfurt 0.01, Virginia 0.12 L/kWh.
     assert 0 < wue < 0.2
     assert 1.08 <= pue <= 1.2
+
+
+def choose(**changes: object) -> PhysicsConfig:
+    return CONFIG.model_copy(update=changes)
+
+
+def test_the_paper_s_pue_and_litres_by_hand() -> None:
+    paper = PhysicsConfig.model_validate(read_section("physics", "paper"))
+    got = cooling.facility(*weather(30.0, 20.0), BOTH, paper)
+    # CoP 4.728 at 25 degC: 1 + 0.13 + 3 / 4.728; heat 1 + 1 / 4.728, all latent, five cycles.
+    cop = 0.0068 * 625 + 0.0008 * 25 + 0.458
+    np.testing.assert_allclose(got.pue, 1.13 + 3 / cop)
+    np.testing.assert_allclose(got.wue_l_per_kwh, (1 + 1 / cop) / 0.66 * 5 / 4)
+
+
+def test_the_authors_code_cools_by_the_hour() -> None:
+    paper = PhysicsConfig.model_validate(read_section("physics", "paper"))
+    code = paper.model_copy(update={"cooling": "hourly_cop", "cooling_factor": 1.0})
+    hours = np.arange(24)[:, None]
+    got = cooling.facility(*(np.full((24, 2), t) for t in (30.0, 20.0)), BOTH, code, hours)
+    np.testing.assert_allclose(got.pue[7], 1.13 + 1 / (2.44 * 1.83))
+    np.testing.assert_allclose(got.pue[[21, 22, 23]], 1.13 + 1 / (2.44 * 1.2))
+    effective = 1 / (got.pue[:, 0] - 1.13)
+    assert (effective.min(), effective.max()) == pytest.approx((2.93, 4.47), abs=0.005)
+
+
+def test_legacy_options_by_hand() -> None:
+    crac = cooling.facility(*weather(30.0, 20.0), BOTH, choose(cooling="crac", setpoint_c=20.0))
+    np.testing.assert_allclose(crac.pue, 1.11 + 1 / 3.194)
+    fitted = cooling.facility(*weather(20.0, 15.0), BOTH, choose(cooling="regression"))
+    np.testing.assert_allclose(fitted.pue, 7.1705e-5 * 400 + 0.0041 * 20 + 1.0743)
+    cubic = cooling.facility(*weather(30.0, 20.0), BOTH, choose(onsite_water="cubic"))
+    np.testing.assert_allclose(cubic.wue_l_per_kwh, water.legacy_wetbulb_wue_l_per_kwh(20.0, 4.0))
+    physical = cooling.facility(*weather(30.0, 20.0), BOTH, CONFIG)
+    np.testing.assert_array_equal(cubic.pue, physical.pue)
+
+
+@given(drybulb, depression)
+def test_the_capped_cubic_keeps_to_the_ceiling_and_every_pue_is_above_one(
+    drybulb_c: float, depression_k: float
+) -> None:
+    air = weather(drybulb_c, drybulb_c - depression_k)
+    got = cooling.facility(*air, BOTH, choose(onsite_water="cubic_capped"))
+    assert np.all(got.wue_l_per_kwh <= water.ceiling_l_per_kwh(got.pue, air[1], 4.0) + 1e-12)
+    for name in ("crac", "regression", "hourly_cop"):
+        assert np.all(cooling.facility(*air, BOTH, choose(cooling=name), 3).pue > 1)
+
+
+def test_all_latent_without_a_cop_is_refused() -> None:
+    with pytest.raises(ValueError, match="all_latent"):
+        PhysicsConfig.model_validate(CONFIG.model_dump() | {"onsite_water": "all_latent"})

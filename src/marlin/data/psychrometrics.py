@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from types import ModuleType
+
 import numpy as np
 
 DRYBULB_STEP_C = 1.5
@@ -19,10 +22,9 @@ def wetbulb_c(
     where the wet bulb crosses 0 deg C, at which psychrolib steps from water to ice.
     Source: ASHRAE Handbook Fundamentals 2017, chapter 1, as coded in psychrolib.
     """
-    import psychrolib
     from scipy.interpolate import RectBivariateSpline
 
-    psychrolib.SetUnitSystem(psychrolib.SI)
+    psychrolib = _library()
     pressure_pa = psychrolib.GetStandardAtmPressure(elevation_m)
     low = np.floor(drybulb_c.min()) - DRYBULB_STEP_C
     high = np.ceil(drybulb_c.max()) + 4 * DRYBULB_STEP_C
@@ -34,3 +36,12 @@ def wetbulb_c(
     spline = RectBivariateSpline(drybulb_grid, HUMIDITY_GRID, np.array(solved))
     humidity = np.clip(relative_humidity, HUMIDITY_GRID[0], HUMIDITY_GRID[-1])
     return np.minimum(spline(drybulb_c, humidity, grid=False), drybulb_c)
+
+
+@cache
+def _library() -> ModuleType:
+    """psychrolib in SI units, set once: each setting compiles its functions again (seconds)."""
+    import psychrolib
+
+    psychrolib.SetUnitSystem(psychrolib.SI)
+    return psychrolib
