@@ -185,6 +185,7 @@ class SignalsConfig(Section):
     source: Literal["embedded", "measured"]
     carbon_family: Literal["direct", "lifecycle", "marginal"]
     hydropower_l_per_kwh: Literal[0, 17]
+    forecast: Literal["pool", "seasonal_naive", "ridge"] = "pool"
     forecast_noise: float = Field(ge=0, le=1, description="relative sd injected into forecasts")
 
 

@@ -12,7 +12,8 @@ from marlin.config import RunConfig
 from marlin.errors import UserError
 from marlin.fleet.contract import Inputs, State, row
 from marlin.fleet.faults import observed, stale_sites
-from marlin.fleet.forecast import contiguous, predict_series
+from marlin.fleet.forecast import contiguous
+from marlin.fleet.predictors import forecast_series
 from marlin.fleet.world import TEST, Epochs, World, build_epochs, build_world
 from marlin.schedulers.base import Budget, Observation, Scheduler
 
@@ -116,7 +117,9 @@ def forecast_inputs(run: RunConfig, epochs: Epochs, epochs_per_day: int, noise_s
         noise = run.signals.forecast_noise if noisy else 0.0
         predicted = np.concatenate(
             [
-                predict_series(flat[t], epochs_per_day, 7 * epochs_per_day, noise, rng)
+                forecast_series(
+                    run.signals.forecast, flat[t], epochs_per_day, 7 * epochs_per_day, noise, rng
+                )
                 for t in stretches
             ]
         )

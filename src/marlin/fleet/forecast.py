@@ -49,12 +49,11 @@ class Forecaster:
         """Start with no history."""
         if not 0 < season < long_season:
             raise ValueError(f"seasons {season} and {long_season} are not 0 < season < long_season")
-        if np.any(np.asarray(noise) > 0) and rng is None:
-            raise ValueError("forecast noise needs a random generator: pass rng")
+        error_factor(noise, rng, (0, *np.shape(noise)))
         self._season = season
         self._long_season = long_season
-        self._noise_sd = np.sqrt(np.log1p(np.square(noise)))
-        self._rng = rng if np.any(np.asarray(noise) > 0) else None
+        self._noise = noise
+        self._rng = rng
         self._keep = 1 - 1 / season
         self._epoch = 0
         self._series = -1
@@ -116,10 +115,8 @@ class Forecaster:
         forecast = np.take_along_axis(pool, choice[:, None], axis=1)[:, 0]
         lowest = np.minimum(np.minimum.accumulate(rows, axis=0), self._lowest)
         forecast = np.where(lowest >= 0, np.maximum(forecast, 0), forecast)
-        if self._rng is not None:
-            normal = self._rng.standard_normal(rows.shape)
-            factor = np.exp(self._noise_sd * normal - self._noise_sd**2 / 2)
-            forecast, self._error_factor = forecast * factor, factor[-1]
+        factor = error_factor(self._noise, self._rng, rows.shape)
+        forecast, self._error_factor = forecast * factor, factor[-1]
         self._epoch += len(rows)
         self._pool, self._lowest, self._last = pool[-1], lowest[-1], rows[-1]
         self._departure = rows[-1] - np.stack([day[-1], week[-1]])
@@ -191,6 +188,21 @@ def predict_series(
         stop = min(start + season, len(values) - 1)
         predicted[start + 1 : stop + 1] = forecaster.consume(values[start:stop])
     return predicted
+
+
+def error_factor(
+    noise: float | Values, rng: np.random.Generator | None, shape: tuple[int, ...]
+) -> Values:
+    """Lognormal factors of mean 1 and relative standard deviation `noise`, of the given shape.
+
+    Without noise they are 1 and nothing is drawn. Raises ValueError for noise without `rng`.
+    """
+    if not np.any(np.asarray(noise) > 0):
+        return np.ones(shape)
+    if rng is None:
+        raise ValueError("forecast noise needs a random generator: pass rng")
+    log_sd = np.sqrt(np.log1p(np.square(noise)))
+    return np.exp(log_sd * rng.standard_normal(shape) - log_sd**2 / 2)
 
 
 def contiguous(time: np.ndarray) -> list[slice]:
