@@ -12,7 +12,7 @@ import pytest
 from marlin.config import RunConfig
 from marlin.data import climatology, derived, embed, signals
 from marlin.data.signals import HourlySignals
-from marlin.data.tables import measured_zones
+from marlin.data.tables import measured_zones, table
 from marlin.errors import UserError
 
 SMOOTH = ("carbon_g_per_kwh", "drybulb_c", "relative_humidity")
@@ -203,3 +203,11 @@ def test_zone_without_embedded_tables(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_embedded_tables_stay_small() -> None:
     assert sum(p.stat().st_size for p in embed.EMBEDDED.iterdir()) < 600_000
     assert (embed.EMBEDDED / "LICENCES.md").is_file()
+
+
+def test_round_trips_are_near_those_of_the_spring_before() -> None:
+    # Azure P50, April 2024: East US to Germany West Central 90 ms, to Southeast Asia 227 ms. The
+    # packaged matrix is of mid-2025.
+    rows = table("embedded/rtt.csv").set_index(["from_region", "to_region"])["rtt_ms"]
+    assert rows["East US", "Germany West Central"] == pytest.approx(90, rel=0.05)
+    assert rows["East US", "Southeast Asia"] == pytest.approx(227, rel=0.05)

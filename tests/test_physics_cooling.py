@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marlin.config import PhysicsConfig
-from marlin.physics import cooling, water
+from marlin.physics import cooling, power, water
+from marlin.serving import hardware
 
 CONFIG = PhysicsConfig.model_validate(read_section("physics", "default"))
 BOTH = np.array([0, 1])
@@ -210,3 +211,23 @@ def test_the_capped_cubic_keeps_to_the_ceiling_and_every_pue_is_above_one(
 def test_all_latent_without_a_cop_is_refused() -> None:
     with pytest.raises(ValueError, match="all_latent"):
         PhysicsConfig.model_validate(CONFIG.model_dump() | {"onsite_water": "all_latent"})
+
+
+def test_a_long_answer_of_a_large_model_takes_the_published_energy() -> None:
+    # Epoch AI (2025): about 0.3 Wh for a GPT-4o query of 500 output tokens, within a factor two.
+    # Llama 3.1 70B stands for it: four H100 at batch 64 make 2511 tokens/s (ML.ENERGY), each step
+    # reads 141 GB of weights and the cache of 64 times 700 tokens; prompts of 0.8 the output.
+    gpu, tokens_per_s = hardware.GPUS["H100"], 2511
+    read_bytes = 141e9 + 64 * 700 * 327_680
+    gpu_w = power.gpu_power_w(
+        read_bytes * tokens_per_s / 64 / 4 / 1e12,
+        2 * 70.6e9 * tokens_per_s * 1.8 / 4 / 1e12,
+        context_w=gpu.context_w,
+        w_per_tb_per_s=gpu.w_per_tb_per_s,
+        w_per_tflop_per_s=gpu.w_per_tflop_per_s,
+        tdp_w=gpu.tdp_w,
+    )
+    node_w = power.node_power_w(gpu_w, 1.0, gpus=8, base_idle_w=1200.0, base_full_w=2800.0)
+    pue = cooling.facility(*weather(15.0, 12.0), BOTH, CONFIG).pue.mean()
+    facility_wh = node_w * pue / (2 * tokens_per_s) * 500 / 3600
+    assert 0.15 < facility_wh < 0.6

@@ -31,6 +31,10 @@ def draw(silicon: pd.DataFrame) -> Figure:
     """Predicted against measured; the line is agreement, the band a fifth on either side."""
     keys = ["model", "backend"]
     silicon = kept(silicon)
+    if silicon.empty:
+        figure = Figure(figsize=(COLUMN_IN, 1.0))
+        figure.text(0.5, 0.5, "no measured points of these serving profiles", ha="center")
+        return figure
     ordered = silicon.sort_values(keys, kind="stable")
     rows = -(-len(silicon[keys].drop_duplicates()) // 2)
     figure = Figure(figsize=(COLUMN_IN, 1.95 + 0.15 * rows), layout="constrained")
