@@ -47,6 +47,16 @@ def results_entry(stage: Callable[[Path], None]) -> None:
         stage(parser.parse_args().results)
 
 
+def folder_entry(stage: Callable[[Path, list[str]], None], explanation: str | None) -> None:
+    """Command line of a study by hand: `python -m MODULE FOLDER SETTINGS...`."""
+    parser = argparse.ArgumentParser(description=explanation)
+    parser.add_argument("folder", type=Path, help="where table and figure go")
+    parser.add_argument("settings", nargs="*", help="overrides, for example fleet=paper12")
+    given = parser.parse_args()
+    with guard():
+        stage(given.folder, given.settings)
+
+
 def hydra_entry(run_one: Callable[[RunConfig, Path], None]) -> None:
     """Run `run_one(run, folder)` for one run, or with -m for every combination of a sweep.
 

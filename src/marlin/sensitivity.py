@@ -7,7 +7,6 @@ Carbon counts what hardware embodies and the network draws, which two of the ran
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from marlin import compose, inputs
 from marlin.config import RunConfig
-from marlin.entry import guard
+from marlin.entry import folder_entry
 from marlin.evaluate import reported, run_day, summary
 from marlin.files import write_bytes
 from marlin.fleet.contract import OBJECTIVES
@@ -117,23 +116,18 @@ def table(settings: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m marlin.sensitivity", description=__doc__)
-    parser.add_argument("folder", type=Path, help="where table and figure go")
-    parser.add_argument("settings", nargs="*", help="overrides; method and scenario among them")
-    given = parser.parse_args(arguments)
-    with guard():
-        from marlin.analysis.plots import tornado
-        from marlin.analysis.plots.style import save, style
+def build(folder: Path, settings: list[str]) -> None:
+    """Write `sensitivity.csv` and the figure `tornado`."""
+    from marlin.analysis.plots import tornado
+    from marlin.analysis.plots.style import save, style
 
-        frame = table(["method=round_robin", "scenario=fortnight", *given.settings])
-        text = frame.to_csv(index=False, float_format="%.6g")
-        write_bytes(given.folder / "sensitivity.csv", text.encode())
-        with style():
-            save(tornado.draw(frame), given.folder, "tornado")
-        print(f"{len(frame)} runs in {given.folder / 'sensitivity.csv'}, figure tornado beside it")
+    frame = table(["method=round_robin", "scenario=fortnight", *settings])
+    text = frame.to_csv(index=False, float_format="%.6g")
+    write_bytes(folder / "sensitivity.csv", text.encode())
+    with style():
+        save(tornado.draw(frame), folder, "tornado")
+    print(f"{len(frame)} runs in {folder / 'sensitivity.csv'}, figure tornado beside it")
 
 
 if __name__ == "__main__":
-    main()
+    folder_entry(build, __doc__)

@@ -6,15 +6,13 @@ best by one objective and worst by another, before any scheduler chooses.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from marlin import compose
-from marlin.entry import guard
+from marlin.entry import folder_entry
 from marlin.files import write_bytes
 from marlin.fleet.world import TEST
 from marlin.schedulers.factors import carbon_g_per_kwh, price_usd_per_mwh, water_l_per_kwh
@@ -36,24 +34,18 @@ def site_factors(task: Task) -> pd.DataFrame:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m marlin.site_factors", description=__doc__)
-    parser.add_argument("folder", type=Path, help="where table and figure go")
-    parser.add_argument("settings", nargs="*", help="overrides, for example fleet=paper12")
-    given = parser.parse_args(arguments)
-    with guard():
-        from marlin.analysis.plots import sites
-        from marlin.analysis.plots.style import save, style
+def build(folder: Path, settings: list[str]) -> None:
+    """Write `sites.csv` and the figure `sites`."""
+    from marlin.analysis.plots import sites
+    from marlin.analysis.plots.style import save, style
 
-        run = compose.compose(["method=round_robin", "scenario=fortnight", *given.settings])
-        frame = site_factors(load_run(run))
-        text = frame.to_csv(index=False, float_format="%.6g")
-        write_bytes(given.folder / "sites.csv", text.encode())
-        with style():
-            save(sites.draw(frame), given.folder, "sites")
-        print(f"{len(frame)} sites in {given.folder / 'sites.csv'}, figure sites beside it")
+    run = compose.compose(["method=round_robin", "scenario=fortnight", *settings])
+    frame = site_factors(load_run(run))
+    write_bytes(folder / "sites.csv", frame.to_csv(index=False, float_format="%.6g").encode())
+    with style():
+        save(sites.draw(frame), folder, "sites")
+    print(f"{len(frame)} sites in {folder / 'sites.csv'}, figure sites beside it")
 
 
 if __name__ == "__main__":
-    main()
+    folder_entry(build, __doc__)
