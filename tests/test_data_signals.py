@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marlin.data import derived, network, signals, water
+from marlin.data import network, signals, water
 from marlin.data.gaps import POLICIES, fill, runs_of_missing
 from marlin.data.psychrometrics import wetbulb_c
 from marlin.data.signals import HourlySignals, check_complete, on_the_hour, to_utc
@@ -257,9 +257,8 @@ def test_water_of_a_zone_without_a_mix_or_a_factor() -> None:
     assert rows["without_hydropower_l_per_kwh"].tolist() == pytest.approx([0.65, 0.0])
     with pytest.raises(UserError, match="no electricity mix of zone GB up to 2023"):
         water.water_intensity(mixes, factors, ["GB"], [2023])
-    peat = water.water_intensity(mixes, factors, ["GB"], [2024])
-    with pytest.raises(UserError, match="no value for zone GB"):
-        derived.complete(peat, "electricitymaps-config")
+    with pytest.raises(UserError, match="no water factor for 'peat'"):
+        water.water_intensity(mixes, factors, ["GB"], [2024])
 
 
 def price_of(cache: Path, zone: str, year: int) -> pd.Series:
