@@ -30,7 +30,8 @@ class TtftGreedy(Scheduler):
             [fill_by_cost(world, world.constants.rtt_s, demand, limit) for limit in self.ceilings]
         )
         demand = np.repeat(demand, len(routing), axis=0)
-        sized = sized_plan(world, routing, demand, np.array(self.ceilings)[:, None])
+        targets = np.array(self.ceilings)[:, None]
+        sized = sized_plan(world, routing, demand, targets, observation.forecast.available)
         plans = Plan(
             np.concatenate([routing, sized.routing]),
             np.concatenate([np.ones_like(sized.power), sized.power]),
