@@ -7,7 +7,8 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from marlin.fleet.contract import Plan
-from marlin.fleet.simulator import TINY, dispatch, site_capacity
+from marlin.fleet.simulator import dispatch, site_capacity
+from marlin.fleet.terms import TINY
 from marlin.fleet.world import World
 
 Array = Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from marlin.config import FleetConfig, RunConfig, ServingConfig
 from marlin.errors import UserError
 from marlin.fleet.contract import Inputs, State
+from marlin.fleet.terms import Terms, make_terms
 from marlin.physics.cooling import facility
 from marlin.physics.power import node_idle_power_w
 from marlin.serving.profiles import ServingProfile, select
@@ -93,6 +95,11 @@ class World:
     def epochs_per_day(self) -> int:
         """Number of epochs in 24 hours."""
         return round(86_400 / self.epoch_s)
+
+    @cached_property
+    def terms(self) -> Terms:
+        """The constants as the fluid model takes them."""
+        return make_terms(self.constants)
 
     def to_torch(self, dtype: Any = None, device: str = "cpu") -> World:
         """The same world with torch constants."""
