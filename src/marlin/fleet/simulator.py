@@ -55,7 +55,7 @@ def step(world: World, state: State, plan: Plan, inputs: Inputs) -> tuple[State,
     capacity = _capacity(world, nodes.ready)
     slots = 1.0 / capacity.clip(min=TINY)
 
-    flows = worlds_last(plan.routing) * arrivals[..., None, :]  # [O, M, S, D, B]
+    flows = _shares(world, plan.routing) * arrivals[..., None, :]  # [O, M, S, D, B]
     sent = xp.sum(flows, axis=(1, 2))  # [O, D, B]
     routed = xp.sum(flows, axis=0)  # [M, S, D, B]
     spill = _spill(world, routed, capacity, slots, waiting)
@@ -127,6 +127,20 @@ def _types_first(pools: Array) -> Array:
     return contiguous(array_namespace(pools).permute_dims(pools, (2, 1, 0)))
 
 
+def _shares(world: World, routing: Array) -> Array:
+    """Routing with worlds last; a share sent to a site that only fills up a batch goes to the
+    world's own sites, as the rest of its class does, or evenly if there is no rest.
+    """
+    shares = worlds_last(routing)
+    if world.own_sites is None:
+        return shares
+    xp = array_namespace(shares)
+    own = worlds_last(world.own_sites)
+    shares = shares * own
+    total = xp.sum(shares, axis=-2, keepdims=True)
+    return xp.where(total > 0.0, shares / total.clip(min=TINY), own / xp.sum(own, axis=0))
+
+
 @dataclass(frozen=True)
 class _Nodes:
     """Nodes of every pool, [G, D, B]."""
@@ -160,8 +174,9 @@ def site_capacity(constants: Constants, nodes: Array) -> Array:
 
     Shapes: nodes [B, D, G] -> [B, D, M, S].
     """
-    xp = array_namespace(nodes)
-    return xp.sum(nodes[:, :, :, None, None] * constants.node_rate_per_s, axis=2)
+    xp, rate = array_namespace(nodes), constants.node_rate_per_s
+    rate = rate[:, None] if rate.ndim == 4 else rate
+    return xp.sum(nodes[:, :, :, None, None] * rate, axis=2)
 
 
 def dispatch(
@@ -173,7 +188,7 @@ def dispatch(
     arrivals [B, O, M, S], capacity and waiting [B, D, M, S].
     """
     xp = array_namespace(routing)
-    flows = worlds_last(routing) * worlds_last(arrival_rate_per_s)[..., None, :]
+    flows = _shares(world, routing) * worlds_last(arrival_rate_per_s)[..., None, :]
     capacity = _sites_last(capacity)
     slots = 1.0 / capacity.clip(min=TINY)
     spill = _spill(world, xp.sum(flows, axis=0), capacity, slots, _sites_last(waiting))

@@ -83,6 +83,7 @@ class Terms:
     loads: Array  # weights [M, LOADS G, S]: mix of services -> what a full replica does
     latency: Array  # weights [M, 2 G, S]: load -> requests of a node, and their prefill time
     switched: Array  # weights [R, G]: row r picks the node type that is switched on r-th
+    switched_back: Array  # weights [G, R], its inverse
     switched_work: Array  # weights [R, M S]: requests per second -> nodes, in that order
 
 
@@ -147,6 +148,7 @@ def make_terms(constants: Constants) -> Terms:
         loads=weights(*(loads[name] for name in LOADS)),
         latency=weights(rate, rate * field("prefill_s", "MGS")),
         switched=switched[..., 0] if shared else switched,
+        switched_back=xp.permute_dims(switched, (1, 0, 2))[..., 0 if shared else slice(None)],
         switched_work=(1.0 / ordered.clip(min=TINY))[..., 0 if shared else slice(None)],
     )
 

@@ -27,7 +27,10 @@ SPILL_REACH_S = 0.05  # overflow prefers sites that cost users about this much m
 
 @dataclass(frozen=True)
 class Constants:
-    """Arrays that do not change within a run. G node types, M models, S services, D sites."""
+    """Arrays that do not change within a run. G node types, M models, S services, D sites.
+
+    Where the fleets of a batch differ, every array has a leading axis B (`stack_worlds`).
+    """
 
     nodes: Array  # [D, G]
     rtt_s: Array  # [O, D]
@@ -85,6 +88,7 @@ class World:
     epoch_s: float
     utilisation_ceiling: float
     patience_s: float
+    own_sites: Array | None = None  # [B, D] zero where a site only fills up a batch of fleets
 
     @property
     def class_shape(self) -> tuple[int, int, int]:
@@ -103,12 +107,16 @@ class World:
 
     def to_torch(self, dtype: Any = None, device: str = "cpu") -> World:
         """The same world with torch constants."""
-        return replace(self, constants=self.constants.to_torch(dtype, device))
+        constants = self.constants.to_torch(dtype, device)
+        own = self.own_sites
+        if own is not None:
+            own = constants.nodes.new_tensor(own)
+        return replace(self, constants=constants, own_sites=own)
 
     def idle_state(self, batch: int) -> State:
         """No backlog, everything on: how every episode starts (NumPy)."""
         shape = (batch, len(self.sites), len(self.models), len(self.services))
-        nodes_on = np.broadcast_to(self.constants.nodes, (batch, *self.constants.nodes.shape))
+        nodes_on = np.broadcast_to(self.constants.nodes, (batch, *self.constants.nodes.shape[-2:]))
         return State(backlog=np.zeros(shape), nodes_on=np.array(nodes_on))
 
 
