@@ -34,8 +34,9 @@ def sized_plan(
     shares = xp.where(arrival_rate_per_s[..., None] > TINY, shares, routing)
     routed = xp.permute_dims(xp.sum(flows, axis=1), (1, 2, 3, 0))  # [M, S, D, B]
     routed = xp.reshape(contiguous(routed), (-1, *routed.shape[2:]))
-    target = xp.asarray(target_utilisation, dtype=routed.dtype)
-    target = xp.moveaxis(target, 0, -1) if target.ndim else target
+    target = target_utilisation
+    if getattr(target, "ndim", 0):
+        target = xp.moveaxis(target, 0, -1)
     # Nodes of each type that the whole load of a site would take, in the order of switching on.
     wanted = weighted_sums(terms.switched_work, routed) / target  # [R, D, B]
     need = wanted / weighted_sums(terms.switched, terms.nodes).clip(min=TINY)
