@@ -25,6 +25,7 @@ ALLOWED = {
     "games": set(),
     "schedulers": {"fleet", "games", "serving"},
     "data": {"physics"},
+    "envs": {"fleet", "games", "compose", "task"},
     "tracking": {"provenance"},
 }
 HEAVY = {"torch", "matplotlib", "seaborn", "wandb", "pymoo", "aiconfigurator_core", "snakemake"}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marlin.fleet.contract import Fields, Inputs, Outcome, Plan, State, convert, row
-from marlin.fleet.power_down import sized_plan, switch_on_order
+from marlin.fleet.power_down import sized_plan
 from marlin.fleet.simulator import dispatch, site_capacity, step
 from marlin.fleet.world import World, build_epochs, build_world, fleet_utilisation
 from marlin.serving.queueing import sakasegawa_wait_s, tpot_s
@@ -205,7 +205,7 @@ def test_right_sizing_meets_its_target_and_leaves_unused_sites_off(
 
 
 def test_efficient_nodes_are_switched_on_first() -> None:
-    order = switch_on_order(WORLD)
+    order = WORLD.terms.switched.argmax(axis=1)
     arrivals = 0.2 * inputs_at(40).arrival_rate_per_s
     levels = sized_plan(WORLD, even_routing(), arrivals, 0.8).power
     assert levels[0, 0, order[0]] > 0

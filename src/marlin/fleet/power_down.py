@@ -7,7 +7,8 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from marlin.fleet.contract import Plan
-from marlin.fleet.simulator import TINY, dispatch, site_capacity
+from marlin.fleet.simulator import dispatch, site_capacity
+from marlin.fleet.terms import TINY, contiguous, weighted_sums
 from marlin.fleet.world import World
 
 Array = Any
@@ -28,28 +29,28 @@ def sized_plan(
     routing [B, O, M, S, D], arrivals [B, O, M, S], target [B, D] or a number in (0, 1],
     `available` [B, D, G] the share of each pool's nodes that is expected to run.
     """
-    constants = world.constants
+    terms = world.terms
     xp = array_namespace(routing)
-    nodes = constants.nodes[None] * available
-    full = site_capacity(constants, nodes)  # [B, D, M, S]
-    flows = dispatch(world, routing, arrival_rate_per_s, full, xp.zeros_like(full))
-    shares = flows / xp.clip(arrival_rate_per_s, TINY, None)[..., None]
-    shares = xp.where(arrival_rate_per_s[..., None] > TINY, shares, routing)
-    routed = xp.moveaxis(xp.sum(flows, axis=1), -1, 1)  # [B, D, M, S]
-    levels: list[Array | None] = [None] * len(world.node_types)
-    left = 1.0  # part of the load that pools already on do not take
-    for g in switch_on_order(world):
-        rate = nodes[:, :, g, None, None] * constants.node_rate_per_s[g]  # [B, D, M, S]
-        need = xp.sum(routed / xp.clip(rate, TINY, None), axis=(2, 3)) / target_utilisation
-        level = xp.clip(need * left, None, 1.0)
-        levels[g] = level
-        left = xp.clip(left - level / xp.clip(need, TINY, None), 0.0, None)
-    return Plan(routing=shares, power=xp.stack(levels, axis=-1))
-
-
-def switch_on_order(world: World) -> list[int]:
-    """Node types by requests served per watt of a warm node, best first."""
     constants = world.constants
-    warm_w = constants.base_full_w + constants.gpus * constants.gpu_tdp_w
-    per_watt = [float(constants.node_rate_per_s[g].mean() / warm_w[g]) for g in range(len(warm_w))]
-    return sorted(range(len(per_watt)), key=lambda g: -per_watt[g])
+    nodes = constants.nodes if constants.nodes.ndim == 3 else constants.nodes[None]
+    nodes = nodes * available
+    full = site_capacity(constants, nodes)  # [B or 1, D, M, S]
+    flows = dispatch(world, routing, arrival_rate_per_s, full, xp.zeros_like(full))
+    shares = flows / arrival_rate_per_s.clip(min=TINY)[..., None]
+    shares = xp.where(arrival_rate_per_s[..., None] > TINY, shares, routing)
+    routed = xp.permute_dims(xp.sum(flows, axis=1), (1, 2, 3, 0))  # [M, S, D, B]
+    routed = xp.reshape(contiguous(routed), (-1, *routed.shape[2:]))
+    target = target_utilisation
+    if getattr(target, "ndim", 0):
+        target = xp.moveaxis(target, 0, -1)
+    # Nodes of each type that the whole load of a site would take, in the order of switching on.
+    wanted = weighted_sums(terms.switched_work, routed) / target  # [R, D, B]
+    pools = xp.permute_dims(nodes, (2, 1, 0))  # [G, D, B]
+    need = wanted / weighted_sums(terms.switched, pools).clip(min=TINY)
+    levels, left = [], 1.0  # left: part of the load that pools already on do not take
+    for rank in range(len(need)):
+        level = (need[rank] * left).clip(max=1.0)
+        left = (left - level / need[rank].clip(min=TINY)).clip(min=0.0)
+        levels.append(level)
+    power = weighted_sums(terms.switched_back, xp.stack(levels))  # [G, D, B]
+    return Plan(routing=shares, power=xp.permute_dims(power, (2, 1, 0)))

@@ -2,7 +2,10 @@
 
 `step` is written once against the Python array API: NumPy by default, torch when gradients or a
 GPU are wanted. Requests are conserved exactly: arrived + waiting before = served + waiting after
-+ dropped. Axes: B worlds, O origins, M models, S services, D sites, G node types.
++ dropped.
+
+Axes: B worlds, O origins, M models, S services, D sites, G node types. What callers pass and get
+has B first; inside, D and B come last (see `marlin.fleet.terms`).
 """
 
 from __future__ import annotations
@@ -13,6 +16,15 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from marlin.fleet.contract import Inputs, Outcome, Plan, State
+from marlin.fleet.terms import (
+    LOADS,
+    TINY,
+    Terms,
+    between_sites,
+    contiguous,
+    weighted_sums,
+    worlds_last,
+)
 from marlin.fleet.world import Constants, World
 from marlin.physics.carbon import operational_kg
 from marlin.physics.power import gpu_power_w, node_power_w
@@ -27,7 +39,6 @@ from marlin.serving.queueing import (
 
 Array = Any
 
-TINY = 1e-12
 SPILL_ROUNDS = 4
 QUEUE_CEILING = 0.995  # queueing formulas hold below this; beyond it the backlog takes over
 JOULES_PER_KWH = 3.6e6
@@ -35,68 +46,127 @@ JOULES_PER_KWH = 3.6e6
 
 def step(world: World, state: State, plan: Plan, inputs: Inputs) -> tuple[State, Outcome]:
     """Run one epoch of `plan` and return what it leaves behind and what it cost."""
-    constants = world.constants
+    terms = world.terms
     xp = array_namespace(inputs.arrival_rate_per_s)
-    nodes_on = plan.power * constants.nodes * inputs.available
-    ready = ready_nodes(world, state, nodes_on)
-    capacity = site_capacity(constants, ready)  # [B, D, M, S]
-    waiting = state.backlog / world.epoch_s
-    flows = dispatch(world, plan.routing, inputs.arrival_rate_per_s, capacity, waiting)
-    routed = xp.sum(flows, axis=1)  # [B, M, S, D]
-    routed = xp.moveaxis(routed, -1, 1)  # [B, D, M, S]
-    load = (routed + waiting) / xp.clip(capacity, TINY, None)
-    utilisation = xp.sum(load, axis=(2, 3))  # [B, D], above one in overload
+    arrivals = worlds_last(inputs.arrival_rate_per_s)  # [O, M, S, B]
+    available = _types_first(inputs.available)  # [G, D, B]
+    waiting = _sites_last(state.backlog) / world.epoch_s  # [M, S, D, B]
+    nodes = _nodes(world, plan, state, available)
+    capacity = _capacity(world, nodes.ready)
+    slots = 1.0 / capacity.clip(min=TINY)
 
+    flows = _shares(world, plan.routing) * arrivals[..., None, :]  # [O, M, S, D, B]
+    sent = xp.sum(flows, axis=(1, 2))  # [O, D, B]
+    routed = xp.sum(flows, axis=0)  # [M, S, D, B]
+    spill = _spill(world, routed, capacity, slots, waiting)
+    network = _network_s(terms, spill, sent)
+    routed = _spilled(terms, spill, routed)
+
+    load = routed * slots
+    waiting_load = waiting * slots
+    utilisation = xp.sum(load + waiting_load, axis=(0, 1))  # [D, B], above one in overload
     served, backlog, dropped = _settle(world, routed, waiting, utilisation)
-    replicas = _replicas(constants, load, utilisation)
-    waits = _backlog_wait_s(world, state, load, routed, utilisation)
-    waits = waits + _cold_wait_s(world, state, nodes_on, routed)
-    latency = _serving_latency_s(constants, replicas, ready, routed) + waits[..., None, None]
-    ttft_s, site_ttft_s = _client_ttft_s(world, flows, latency, routed, dropped)
-    power_w = _it_power_w(constants, replicas, nodes_on, inputs.available)
+    replicas = _replicas(terms, load + waiting_load, utilisation)
+    waits = _backlog_wait_s(world, waiting_load, utilisation)
+    waits = waits + _cold_wait_s(world, nodes, routed)
+    rate = xp.sum(routed, axis=(0, 1))  # [D, B]
+    inside = rate * waits + _serving_latency(terms, replicas, nodes.ready, routed, load)
+    ttft_s, site_ttft_s = _client_ttft_s(world, rate, network + inside, dropped)
 
+    power_w = _it_power_w(terms, replicas, nodes.on, available)
     it_kwh = power_w * world.epoch_s / JOULES_PER_KWH
-    energy_kwh = it_kwh * inputs.pue
-    carbon_kg = operational_kg(energy_kwh, inputs.carbon_g_per_kwh)
-    water_l = onsite_water_l(it_kwh, inputs.wue_l_per_kwh) + offsite_water_l(
-        energy_kwh, inputs.ewif_l_per_kwh
+    energy_kwh = it_kwh * worlds_last(inputs.pue)
+    carbon_kg = operational_kg(energy_kwh, worlds_last(inputs.carbon_g_per_kwh))
+    water_l = onsite_water_l(it_kwh, worlds_last(inputs.wue_l_per_kwh)) + offsite_water_l(
+        energy_kwh, worlds_last(inputs.ewif_l_per_kwh)
     )
-    cost_usd = energy_cost_usd(energy_kwh, inputs.price_usd_per_mwh)
-    on = xp.sum(nodes_on, axis=-1)
-    fleet_nodes = xp.sum(constants.nodes)
+    cost_usd = energy_cost_usd(energy_kwh, worlds_last(inputs.price_usd_per_mwh))
+    scarcity_l = scarcity_water_l(water_l, worlds_last(inputs.aware_m3_per_m3))
+    on = xp.sum(nodes.on, axis=0)
+    working = xp.sum(utilisation.clip(max=1.0) * on, axis=0)
     outcome = Outcome(
         ttft_s=ttft_s,
-        carbon_kg=xp.sum(carbon_kg, axis=-1),
-        water_l=xp.sum(water_l, axis=-1),
-        cost_usd=xp.sum(cost_usd, axis=-1),
-        energy_kwh=xp.sum(energy_kwh, axis=-1),
-        scarcity_water_l=xp.sum(scarcity_water_l(water_l, inputs.aware_m3_per_m3), axis=-1),
-        arrived=xp.sum(inputs.arrival_rate_per_s, axis=(1, 2, 3)) * world.epoch_s,
-        served=xp.sum(served, axis=(1, 2, 3)),
-        dropped=xp.sum(dropped, axis=(1, 2, 3)),
-        waiting=xp.sum(backlog, axis=(1, 2, 3)),
-        utilisation=xp.sum(xp.clip(utilisation, None, 1.0) * on, axis=-1) / fleet_nodes,
-        site_requests_per_s=xp.sum(routed, axis=(2, 3)),
-        site_ttft_s=site_ttft_s,
-        site_utilisation=utilisation,
-        site_energy_kwh=energy_kwh,
-        site_carbon_kg=carbon_kg,
-        site_water_l=water_l,
-        site_cost_usd=cost_usd,
-        site_nodes_on=on,
+        carbon_kg=xp.sum(carbon_kg, axis=0),
+        water_l=xp.sum(water_l, axis=0),
+        cost_usd=xp.sum(cost_usd, axis=0),
+        energy_kwh=xp.sum(energy_kwh, axis=0),
+        scarcity_water_l=xp.sum(scarcity_l, axis=0),
+        arrived=xp.sum(arrivals, axis=(0, 1, 2)) * world.epoch_s,
+        served=xp.sum(served, axis=(0, 1, 2)),
+        dropped=xp.sum(dropped, axis=(0, 1, 2)),
+        waiting=xp.sum(backlog, axis=(0, 1, 2)),
+        utilisation=working / terms.fleet_nodes,
+        site_requests_per_s=_worlds_first(rate),
+        site_ttft_s=_worlds_first(site_ttft_s),
+        site_utilisation=_worlds_first(utilisation),
+        site_energy_kwh=_worlds_first(energy_kwh),
+        site_carbon_kg=_worlds_first(carbon_kg),
+        site_water_l=_worlds_first(water_l),
+        site_cost_usd=_worlds_first(cost_usd),
+        site_nodes_on=_worlds_first(on),
     )
-    return State(backlog=backlog, nodes_on=nodes_on), outcome
+    left = State(
+        backlog=xp.permute_dims(backlog, (3, 2, 0, 1)),
+        nodes_on=xp.permute_dims(nodes.on, (2, 1, 0)),
+    )
+    return left, outcome
 
 
-def ready_nodes(world: World, state: State, nodes_on: Array) -> Array:
-    """Nodes that serve, averaged over the epoch: those just switched on boot and load first.
+def _worlds_first(value: Array) -> Array:
+    """[..., B] as [B, ...]."""
+    return array_namespace(value).moveaxis(value, -1, 0)
 
-    Shapes: [B, D, G].
+
+def _sites_last(by_class: Array) -> Array:
+    """[B, D, M, S] as [M, S, D, B]."""
+    return contiguous(array_namespace(by_class).permute_dims(by_class, (2, 3, 1, 0)))
+
+
+def _types_first(pools: Array) -> Array:
+    """[B, D, G] as [G, D, B]."""
+    return contiguous(array_namespace(pools).permute_dims(pools, (2, 1, 0)))
+
+
+def _shares(world: World, routing: Array) -> Array:
+    """Routing with worlds last; a share sent to a site that only fills up a batch goes to the
+    world's own sites, as the rest of its class does, or evenly if there is no rest.
     """
-    xp = array_namespace(nodes_on)
-    warm = xp.minimum(nodes_on, state.nodes_on)
-    lost = xp.clip(world.constants.cold_s / world.epoch_s, None, 1.0)
-    return warm + (nodes_on - warm) * (1.0 - lost)
+    shares = worlds_last(routing)
+    if world.own_sites is None:
+        return shares
+    xp = array_namespace(shares)
+    own = worlds_last(world.own_sites)
+    shares = shares * own
+    total = xp.sum(shares, axis=-2, keepdims=True)
+    return xp.where(total > 0.0, shares / total.clip(min=TINY), own / xp.sum(own, axis=0))
+
+
+@dataclass(frozen=True)
+class _Nodes:
+    """Nodes of every pool, [G, D, B]."""
+
+    on: Array
+    warm: Array  # on, and on in the epoch before
+    ready: Array  # serving, averaged over the epoch: those just switched on boot and load first
+
+
+def _nodes(world: World, plan: Plan, state: State, available: Array) -> _Nodes:
+    terms = world.terms
+    on = _types_first(plan.power) * terms.nodes * available
+    warm = array_namespace(on).minimum(on, _types_first(state.nodes_on))
+    late = (terms.node_type["cold_s"] / world.epoch_s).clip(max=1.0)
+    return _Nodes(on, warm, warm + (on - warm) * (1.0 - late))
+
+
+def _capacity(world: World, nodes: Array) -> Array:
+    """Requests per second of each class that would alone fill a site's nodes.
+
+    Shapes: nodes [G, D, B] -> [M, S, D, B].
+    """
+    capacity = weighted_sums(world.terms.capacity, nodes)
+    _, models, services = world.class_shape
+    shape = (models, services, *capacity.shape[1:])
+    return array_namespace(capacity).reshape(capacity, shape)
 
 
 def site_capacity(constants: Constants, nodes: Array) -> Array:
@@ -104,8 +174,9 @@ def site_capacity(constants: Constants, nodes: Array) -> Array:
 
     Shapes: nodes [B, D, G] -> [B, D, M, S].
     """
-    xp = array_namespace(nodes)
-    return xp.sum(nodes[:, :, :, None, None] * constants.node_rate_per_s, axis=2)
+    xp, rate = array_namespace(nodes), constants.node_rate_per_s
+    rate = rate[:, None] if rate.ndim == 4 else rate
+    return xp.sum(nodes[:, :, :, None, None] * rate, axis=2)
 
 
 def dispatch(
@@ -117,230 +188,257 @@ def dispatch(
     arrivals [B, O, M, S], capacity and waiting [B, D, M, S].
     """
     xp = array_namespace(routing)
-    flows = arrival_rate_per_s[..., None] * routing
-    routed = xp.moveaxis(xp.sum(flows, axis=1), -1, 1)  # [B, D, M, S]
-    slots = 1.0 / xp.clip(capacity, TINY, None)
-    used = xp.sum(routed * slots, axis=(2, 3))
-    room = world.utilisation_ceiling - xp.sum(waiting * slots, axis=(2, 3))
-    room = xp.clip(room, 0.0, None)
-    if not bool(xp.any(used > room)):
-        return flows
-    stay = xp.clip(room / xp.clip(used, TINY, None), None, 1.0)
-    free = xp.clip(room - used * stay, 0.0, None)
-    moved = _spill(world.constants, routed * (1.0 - stay)[..., None, None], slots, free)
-    # What neither fits nor moves stays: shares of a row of `where` sum to one.
-    where = moved * (1.0 - stay)[..., None]
-    home = 1.0 - xp.sum(where, axis=-1)
-    spilled = xp.reshape(flows, (flows.shape[0], -1, flows.shape[-1])) @ where
-    return flows * home[:, None, None, None, :] + xp.reshape(spilled, flows.shape)
+    flows = _shares(world, routing) * worlds_last(arrival_rate_per_s)[..., None, :]
+    capacity = _sites_last(capacity)
+    slots = 1.0 / capacity.clip(min=TINY)
+    spill = _spill(world, xp.sum(flows, axis=0), capacity, slots, _sites_last(waiting))
+    return _worlds_first(_spilled(world.terms, spill, flows))
 
 
-def _spill(constants: Constants, overflow: Array, slots: Array, free: Array) -> Array:
-    """Where the overflow of each site goes, [B, D, D]: shares of a row that sum to one at most.
-
-    Sites with room take it in a few rounds, near ones first. Shapes: overflow [B, D, M, S]
-    requests per second, slots [B, D, M, S] utilisation per request per second, free [B, D].
+@dataclass(frozen=True)
+class _Spill:
+    """Where the flow of site d goes: `kept[d]` of it stays, and site e gets the share
+    ``given[d] pull[d, e] taken[e]`` in each round.
     """
-    xp = array_namespace(overflow)
-    sites = free.shape[-1]
-    by_class = xp.matrix_transpose(xp.reshape(slots, (slots.shape[0], sites, -1)))
-    # [B, from, to]: utilisation of a site if all of another's overflow went there
-    load = xp.reshape(overflow, (overflow.shape[0], sites, -1)) @ by_class
-    near = constants.site_pull
-    shares = xp.zeros_like(load)
+
+    kept: Array  # [D, B]
+    rounds: list[tuple[Array, Array]]  # given and taken, [D, B] each
+
+
+def _spill(
+    world: World, routed: Array, capacity: Array, slots: Array, waiting: Array
+) -> _Spill | None:
+    """How sites past the ceiling share out what is too much for them; none if there are none.
+
+    Sites with room take it in a few rounds, near ones first; what neither fits nor moves stays.
+    Shapes: routed, capacity, slots (utilisation per request per second), waiting [M, S, D, B].
+    """
+    xp, pull, pull_to = array_namespace(routed), world.terms.pull, world.terms.pull_to
+    used = xp.sum(routed * slots, axis=(0, 1))  # [D, B]
+    room = (world.utilisation_ceiling - xp.sum(waiting * slots, axis=(0, 1))).clip(min=0.0)
+    if not bool(xp.any(used > room)):
+        return None
+    stay = (room / used.clip(min=TINY)).clip(max=1.0)
+    free = (room - used * stay).clip(min=0.0)
+    overflow = routed * (1.0 - stay)
+    size = capacity[0, 0].clip(min=TINY)
+    left, rounds = 1.0, []
     for _ in range(SPILL_ROUNDS):
-        pull = near * (free / xp.clip(slots[:, :, 0, 0], TINY, None))[:, None, :]
-        left = 1.0 - xp.sum(shares, axis=-1, keepdims=True)
-        offer = left * pull / xp.clip(xp.sum(pull, axis=-1, keepdims=True), TINY, None)
-        asked = xp.sum(offer * load, axis=1)
-        fits = xp.clip(free / xp.clip(asked, TINY, None), None, 1.0)
-        taken = offer * fits[:, None, :]
-        shares = shares + taken
-        free = xp.clip(free - xp.sum(taken * load, axis=1), 0.0, None)
-    return shares
+        wanted = free * size
+        offer = left / between_sites(pull, wanted).clip(min=TINY)
+        # Utilisation of a site if all that is on offer to it came.
+        asked = wanted * xp.sum(between_sites(pull_to, overflow * offer) * slots, axis=(0, 1))
+        fits = (free / asked.clip(min=TINY)).clip(max=1.0)
+        taken = wanted * fits
+        left = left - offer * between_sites(pull, taken)
+        free = (free - asked * fits).clip(min=0.0)
+        rounds.append((offer * (1.0 - stay), taken))
+    return _Spill(stay + (1.0 - stay) * left, rounds)
+
+
+def _spilled(terms: Terms, spill: _Spill | None, flows: Array) -> Array:
+    """Flows [..., D, B] of the sites that they were sent to, at the sites that serve them."""
+    if spill is None:
+        return flows
+    served = flows * spill.kept
+    for given, taken in spill.rounds:
+        served = served + between_sites(terms.pull_to, flows * given) * taken
+    return served
+
+
+def _network_s(terms: Terms, spill: _Spill | None, sent: Array) -> Array:
+    """Seconds of round trips of all requests that arrive in one, at the sites that serve them.
+
+    Shapes: sent [O, D, B] -> [D, B].
+    """
+    xp = array_namespace(sent)
+    direct = xp.sum(sent * terms.rtt_s, axis=0)
+    if spill is None:
+        return direct
+    onward = weighted_sums(terms.rtt_to_s, sent) * terms.pull_pairs  # [E, D, B]
+    total = direct * spill.kept
+    for given, taken in spill.rounds:
+        total = total + taken * xp.sum(onward * given, axis=1)
+    return total
 
 
 def _settle(
     world: World, routed: Array, waiting: Array, utilisation: Array
 ) -> tuple[Array, Array, Array]:
-    """Served, waiting and dropped requests of the epoch, each [B, D, M, S].
+    """Served, waiting and dropped requests of the epoch, each [M, S, D, B].
 
     A site serves all it is offered up to its capacity; what is left waits, and the part that
     could not be cleared within the patience is dropped.
     """
-    xp = array_namespace(routed)
     offered = (routed + waiting) * world.epoch_s
-    excess = xp.clip(utilisation - 1.0, 0.0, None)[..., None, None]
+    excess = (utilisation - 1.0).clip(min=0.0)
     served = offered / (1.0 + excess)
     left = offered - served
-    clearing_s = excess * world.epoch_s
-    keep = xp.clip(world.patience_s / xp.clip(clearing_s, TINY, None), None, 1.0)
+    keep = (world.patience_s / (excess * world.epoch_s).clip(min=TINY)).clip(max=1.0)
     backlog = left * keep
     return served, backlog, left - backlog
 
 
 @dataclass(frozen=True)
 class _Replicas:
-    """The mean replica of each pool and model; [B, D, G, M] unless said."""
+    """The mean replica of each pool and model; [M, G, D, B] unless said."""
 
-    busy: Array  # [B, D] utilisation, below one
-    node_share: Array  # [B, D, M] of a site's nodes that serve the model
-    rate: Array  # [B, D, G, M, S] requests per second
-    requests: Array  # requests per second, all services
+    busy: Array  # [D, B] utilisation, below one
+    node_share: Array  # [M, 1, D, B] of a site's nodes that serve the model
+    mix: Array  # [M, S, D, B] share of each service in the load of a model
+    per_request: Array  # one over the requests per second of a full replica
     prefill_load: Array
     tokens: Array  # output tokens per second
     decode_load: Array
     tpot_s: Array
+    decoding: Array  # chance that any sequence is in decode
     batch: Array  # mean sequences in decode
+    read_tb: Array  # per GPU and second, without the weights of decode iterations
+    tflop: Array  # per GPU and second
+    prefill_cv2: Array  # means over requests from here on
+    output_cv2: Array
+    slots: Array
+    output_tokens: Array
+    prefill_s: Array
 
 
-def _replicas(constants: Constants, load: Array, utilisation: Array) -> _Replicas:
-    """Per-replica loads: every node on a site is equally busy, shared by models as they load it."""
+def _replicas(terms: Terms, load: Array, utilisation: Array) -> _Replicas:
+    """Per-replica loads: every node on a site is equally busy, shared by models as they load it.
+
+    Shapes: load [M, S, D, B], utilisation [D, B].
+    """
     xp = array_namespace(load)
-    busy = xp.clip(utilisation, None, QUEUE_CEILING)
-    by_model = xp.sum(load, axis=-1)  # [B, D, M]
-    mix = load / xp.clip(by_model, TINY, None)[..., None]  # [B, D, M, S]
-    rate = busy[:, :, None, None, None] * mix[:, :, None] / constants.work_s
-    prefill_load = xp.sum(rate * constants.prefill_s, axis=-1)
-    decode_load = xp.sum(rate * constants.output_tokens * constants.decode_slope_s, axis=-1)
-    tokens = xp.sum(rate * constants.output_tokens, axis=-1)
-    tpot = tpot_s(constants.decode_d0_s, prefill_load, decode_load)
+    busy = utilisation.clip(max=QUEUE_CEILING)
+    by_model = xp.sum(load, axis=1, keepdims=True)  # [M, 1, D, B]
+    mix = load / by_model.clip(min=TINY)
+    per_request = 1.0 / weighted_sums(terms.requests, mix).clip(min=TINY)  # [M, G, D, B]
+    loads = weighted_sums(terms.loads, mix)
+    shape = (len(loads), len(LOADS), -1, *loads.shape[2:])
+    loads = xp.reshape(loads, shape)
+    full = {name: loads[:, i] for i, name in enumerate(LOADS)}
+    prefill_load, decode_load = full["prefill_load"] * busy, full["decode_load"] * busy
+    tokens = full["tokens"] * busy
+    tpot = tpot_s(terms.decode_d0_s, prefill_load, decode_load)
+    batch = tokens * tpot
     return _Replicas(
         busy=busy,
-        node_share=by_model / xp.clip(utilisation, TINY, None)[..., None],
-        rate=rate,
-        requests=xp.sum(rate, axis=-1),
+        node_share=by_model / utilisation.clip(min=TINY),
+        mix=mix,
+        per_request=per_request,
         prefill_load=prefill_load,
         tokens=tokens,
         decode_load=decode_load,
         tpot_s=tpot,
-        batch=tokens * tpot,
+        decoding=decoding_probability(batch),
+        batch=batch,
+        read_tb=full["read_tb"] * busy,
+        tflop=full["tflop"] * busy,
+        prefill_cv2=full["prefill_cv2"] * per_request,
+        output_cv2=full["output_cv2"] * per_request,
+        slots=full["slots"] * per_request,
+        output_tokens=full["tokens"] * per_request,
+        prefill_s=full["prefill_load"] * per_request,
     )
 
 
-def _serving_latency_s(
-    constants: Constants, replicas: _Replicas, ready: Array, routed: Array
+def _serving_latency(
+    terms: Terms, replicas: _Replicas, ready: Array, routed: Array, load: Array
 ) -> Array:
-    """Mean time from arrival at the site to the first token when warm, [B, D, M, S].
+    """Seconds from arrival at a site to the first token when warm, all requests together [D, B].
 
     Queue for a prefill and for a slot, half a decode iteration, the prefill itself; averaged over
-    pools by the requests they take.
+    pools by the requests they take. Shapes: ready [G, D, B], routed and its load [M, S, D, B].
     """
     xp = array_namespace(routed)
-    weight = replicas.rate / xp.clip(replicas.requests, TINY, None)[..., None]
-    count = ready[..., None] * replicas.node_share[:, :, None] * constants.replicas_per_node
-    servers = xp.clip(count, 1.0, None)
-    total = xp.clip(xp.sum(routed, axis=1, keepdims=True), TINY, None)
-    cv2 = thinned_cv2(constants.arrival_cv2, routed / total)[:, :, None]  # [B, D, 1, M, S]
-    arrival_cv2 = xp.sum(weight * cv2, axis=-1)
-    prefill_queue = sakasegawa_wait_s(
-        xp.sum(weight * constants.prefill_s, axis=-1),
-        replicas.prefill_load,
-        servers,
-        arrival_cv2,
-        xp.sum(weight * constants.prefill_cv2, axis=-1),
+    servers = (ready * replicas.node_share * terms.replicas_per_node).clip(min=1.0)
+    total = xp.sum(routed, axis=2, keepdims=True).clip(min=TINY)
+    cv2 = thinned_cv2(terms.arrival_cv2, routed / total)
+    arrival_cv2 = weighted_sums(terms.requests, replicas.mix * cv2) * replicas.per_request
+    wait = sakasegawa_wait_s(
+        replicas.prefill_s, replicas.prefill_load, servers, arrival_cv2, replicas.prefill_cv2
     )
-    slot_queue = sakasegawa_wait_s(
-        xp.sum(weight * constants.output_tokens, axis=-1) * replicas.tpot_s,
-        replicas.busy[:, :, None, None],
-        servers * xp.clip(xp.sum(weight * constants.slots, axis=-1), 1.0, None),
+    wait = wait + sakasegawa_wait_s(
+        replicas.output_tokens * replicas.tpot_s,
+        replicas.busy,
+        servers * replicas.slots.clip(min=1.0),
         arrival_cv2,
-        xp.sum(weight * constants.output_cv2, axis=-1),
+        replicas.output_cv2,
     )
     iteration = replicas.tpot_s * (1.0 - replicas.prefill_load)
-    half_step = 0.5 * iteration * decoding_probability(replicas.batch)
-    latency = (prefill_queue + slot_queue + half_step)[..., None] + constants.prefill_s
-    latency = latency + constants.awaited_tokens * replicas.tpot_s[..., None]
-    speed = ready[:, :, :, None, None] * constants.node_rate_per_s
-    by_pool = speed / xp.clip(xp.sum(speed, axis=2, keepdims=True), TINY, None)
-    return xp.sum(latency * by_pool, axis=2)
+    wait = wait + 0.5 * iteration * replicas.decoding
+    taken = weighted_sums(terms.latency, load)
+    taken = xp.reshape(taken, (len(taken), 3, -1, *taken.shape[2:]))  # [M, 3, G, D, B]
+    of_node = taken[:, 0] * wait + taken[:, 1] + taken[:, 2] * replicas.tpot_s
+    return xp.sum(of_node * ready, axis=(0, 1))
 
 
-def _backlog_wait_s(
-    world: World, state: State, load: Array, routed: Array, utilisation: Array
-) -> Array:
-    """Mean wait behind the backlog, [B, D]: half of what stood before plus half of what is left.
+def _backlog_wait_s(world: World, waiting_load: Array, utilisation: Array) -> Array:
+    """Mean wait behind the backlog, [D, B]: half of what stood before plus half of what is left.
 
     It ends at the patience: who waits longer is dropped.
     """
-    xp = array_namespace(load)
-    waiting = state.backlog / world.epoch_s
-    part = waiting / xp.clip(routed + waiting, TINY, None)
-    before = xp.sum(load * part, axis=(2, 3))
-    after = xp.clip(utilisation - 1.0, 0.0, None)
-    return xp.clip(0.5 * world.epoch_s * (before + after), None, world.patience_s)
+    before = array_namespace(waiting_load).sum(waiting_load, axis=(0, 1))
+    after = (utilisation - 1.0).clip(min=0.0)
+    return (0.5 * world.epoch_s * (before + after)).clip(max=world.patience_s)
 
 
-def _cold_wait_s(world: World, state: State, nodes_on: Array, routed: Array) -> Array:
-    """Mean wait for nodes that are still booting, [B, D].
+def _cold_wait_s(world: World, nodes: _Nodes, routed: Array) -> Array:
+    """Mean wait for nodes that are still booting, [D, B].
 
     Load that the nodes already warm cannot take arrives evenly over the epoch; what comes in the
     first `cold_s` seconds waits for the rest of them.
     """
-    constants = world.constants
-    xp = array_namespace(nodes_on)
-    warm = xp.minimum(nodes_on, state.nodes_on)
-    new = nodes_on - warm
-    demand = xp.sum(routed / xp.clip(site_capacity(constants, warm), TINY, None), axis=(2, 3))
-    uncovered = xp.clip(1.0 - 1.0 / xp.clip(demand, TINY, None), 0.0, None)
-    started = xp.sum(new, axis=-1)
-    cold_s = xp.sum(new * constants.cold_s, axis=-1) / xp.clip(started, TINY, None)
-    cold_s = xp.clip(cold_s, None, world.epoch_s)
+    xp = array_namespace(routed)
+    capacity = _capacity(world, nodes.warm)
+    demand = xp.sum(routed / capacity.clip(min=TINY), axis=(0, 1))
+    uncovered = (1.0 - 1.0 / demand.clip(min=TINY)).clip(min=0.0)
+    new = nodes.on - nodes.warm
+    started = xp.sum(new, axis=0)
+    cold_s = xp.sum(new * world.terms.node_type["cold_s"], axis=0) / started.clip(min=TINY)
+    cold_s = cold_s.clip(max=world.epoch_s)
     return uncovered * cold_s * cold_s / (2.0 * world.epoch_s)
 
 
-def _client_ttft_s(
-    world: World, flows: Array, latency_s: Array, routed: Array, dropped: Array
-) -> tuple[Array, Array]:
-    """Mean TTFT at the client, over all arrivals [B] and by site [B, D].
+def _client_ttft_s(world: World, rate: Array, total: Array, dropped: Array) -> tuple[Array, Array]:
+    """Mean TTFT at the client, over all arrivals [B] and by site [D, B].
 
-    A dropped request counts with the patience, so that dropping never looks fast.
+    A dropped request counts with the patience, so that dropping never looks fast. Shapes: rate
+    and total (seconds of all requests that arrive in one) [D, B], dropped [M, S, D, B].
     """
-    xp = array_namespace(flows)
-    network = xp.sum(xp.sum(flows, axis=(2, 3)) * world.constants.rtt_s, axis=1)  # [B, D]
-    inside = xp.sum(routed * latency_s, axis=(2, 3))
-    rate = xp.sum(routed, axis=(2, 3))
-    lost = xp.sum(dropped, axis=(2, 3)) / world.epoch_s
-    lost = xp.minimum(lost, rate)
-    kept = (rate - lost) / xp.clip(rate, TINY, None)
-    total = (network + inside) * kept + lost * world.patience_s
-    site = total / xp.clip(rate, TINY, None)
-    return xp.sum(total, axis=-1) / xp.clip(xp.sum(rate, axis=-1), TINY, None), site
+    xp = array_namespace(rate)
+    lost = xp.minimum(xp.sum(dropped, axis=(0, 1)) / world.epoch_s, rate)
+    requests = rate.clip(min=TINY)
+    total = total * (rate - lost) / requests + lost * world.patience_s
+    return xp.sum(total, axis=0) / xp.sum(rate, axis=0).clip(min=TINY), total / requests
 
 
-def _it_power_w(
-    constants: Constants, replicas: _Replicas, nodes_on: Array, available: Array
-) -> Array:
-    """IT power of each site, [B, D]: nodes that are on at their load, the rest in the off state.
+def _it_power_w(terms: Terms, replicas: _Replicas, nodes_on: Array, available: Array) -> Array:
+    """IT power of each site, [D, B]: nodes that are on at their load, the rest in the off state.
 
     Bandwidth counts the weights once per decode iteration and per prefill and the KV cache once
     per token; compute counts two FLOP per parameter and token.
     """
-    xp = array_namespace(nodes_on)
-    rate = replicas.rate
-    decoding = decoding_probability(replicas.batch)
-    crowd = replicas.batch / xp.clip(decoding, TINY, None)  # sequences while any decodes
-    slope = replicas.decode_load / xp.clip(replicas.tokens, TINY, None)
-    iterations = decoding * (1.0 - replicas.prefill_load) / (constants.decode_d0_s + slope * crowd)
-    weights = constants.weights_bytes * (iterations + replicas.requests)
-    kv = xp.sum(rate * constants.kv_bytes_read, axis=-1)
-    tokens = xp.sum(rate * (constants.prompt_tokens + constants.output_tokens), axis=-1)
+    xp, node = array_namespace(nodes_on), terms.node_type
+    crowd = replicas.batch / replicas.decoding.clip(min=TINY)  # sequences while any decodes
+    slope = replicas.decode_load / replicas.tokens.clip(min=TINY)
+    iteration_s = terms.decode_d0_s + slope * crowd
+    iterations = replicas.decoding * (1.0 - replicas.prefill_load) / iteration_s
     gpu_w = gpu_power_w(
-        (weights + kv) / constants.gpus_per_replica / 1e12,
-        constants.flop_per_token * tokens / constants.gpus_per_replica / 1e12,
-        context_w=constants.gpu_context_w[:, None],
-        w_per_tb_per_s=constants.gpu_w_per_tb_per_s,
-        w_per_tflop_per_s=constants.gpu_w_per_tflop_per_s,
-        tdp_w=constants.gpu_tdp_w[:, None],
+        iterations * terms.iteration_tb + replicas.read_tb,
+        replicas.tflop,
+        context_w=node["gpu_context_w"],
+        w_per_tb_per_s=terms.w_per_tb_per_s,
+        w_per_tflop_per_s=terms.w_per_tflop_per_s,
+        tdp_w=node["gpu_tdp_w"],
     )
-    serving = xp.sum(gpu_w * replicas.node_share[:, :, None], axis=-1)  # [B, D, G]
-    idle = 1.0 - xp.sum(replicas.node_share, axis=-1)  # one at zero load, else zero
+    serving = xp.sum(gpu_w * replicas.node_share, axis=0)  # [G, D, B]
+    idle = 1.0 - xp.sum(replicas.node_share, axis=0)  # one at zero load, else zero
     node_w = node_power_w(
-        serving + idle[..., None] * constants.gpu_context_w,
-        replicas.busy[..., None],
-        gpus=constants.gpus,
-        base_idle_w=constants.base_idle_w,
-        base_full_w=constants.base_full_w,
+        serving + idle * node["gpu_context_w"],
+        replicas.busy,
+        gpus=node["gpus"],
+        base_idle_w=node["base_idle_w"],
+        base_full_w=node["base_full_w"],
     )
-    off = constants.nodes * available - nodes_on
-    return xp.sum(nodes_on * node_w + off * constants.off_w, axis=-1)
+    off = terms.nodes * available - nodes_on
+    return xp.sum(nodes_on * node_w + off * node["off_w"], axis=0)

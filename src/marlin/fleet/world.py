@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from marlin.errors import UserError
 from marlin.fleet.conditions import site_conditions
 from marlin.fleet.contract import Inputs, State
 from marlin.fleet.faults import with_faults
+from marlin.fleet.terms import Terms, make_terms
 from marlin.physics.power import node_idle_power_w
 from marlin.serving.profiles import ServingProfile, select
 
@@ -26,7 +28,10 @@ SPILL_REACH_S = 0.05  # overflow prefers sites that cost users about this much m
 
 @dataclass(frozen=True)
 class Constants:
-    """Arrays that do not change within a run. G node types, M models, S services, D sites."""
+    """Arrays that do not change within a run. G node types, M models, S services, D sites.
+
+    Where the fleets of a batch differ, every array has a leading axis B (`stack_worlds`).
+    """
 
     nodes: Array  # [D, G]
     rtt_s: Array  # [O, D]
@@ -85,6 +90,7 @@ class World:
     epoch_s: float
     utilisation_ceiling: float
     patience_s: float
+    own_sites: Array | None = None  # [B, D] zero where a site only fills up a batch of fleets
 
     @property
     def class_shape(self) -> tuple[int, int, int]:
@@ -96,14 +102,23 @@ class World:
         """Number of epochs in 24 hours."""
         return round(86_400 / self.epoch_s)
 
+    @cached_property
+    def terms(self) -> Terms:
+        """The constants as the fluid model takes them."""
+        return make_terms(self.constants)
+
     def to_torch(self, dtype: Any = None, device: str = "cpu") -> World:
         """The same world with torch constants."""
-        return replace(self, constants=self.constants.to_torch(dtype, device))
+        constants = self.constants.to_torch(dtype, device)
+        own = self.own_sites
+        if own is not None:
+            own = constants.nodes.new_tensor(own)
+        return replace(self, constants=constants, own_sites=own)
 
     def idle_state(self, batch: int) -> State:
         """No backlog, everything on: how every episode starts (NumPy)."""
         shape = (batch, len(self.sites), len(self.models), len(self.services))
-        nodes_on = np.broadcast_to(self.constants.nodes, (batch, *self.constants.nodes.shape))
+        nodes_on = np.broadcast_to(self.constants.nodes, (batch, *self.constants.nodes.shape[-2:]))
         return State(backlog=np.zeros(shape), nodes_on=np.array(nodes_on))
 
 

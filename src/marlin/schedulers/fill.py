@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from marlin.fleet.simulator import TINY
+from marlin.fleet.terms import TINY
 from marlin.fleet.world import World
 
 

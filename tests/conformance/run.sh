@@ -1,0 +1,11 @@
+#!/bin/sh
+# Stable-Baselines3's checker and MOMAland's wrappers, in .venv-conformance: what they pull in
+# (games, physics engines) is no business of the project. Needs a package index.
+set -eu
+cd "$(dirname "$0")/../.."
+venv=.venv-conformance
+if [ ! -x "$venv/bin/python" ]; then
+  "${PYTHON:-python3}" -m venv "$venv"
+  "$venv/bin/python" -m pip install --quiet -c constraints.txt -e . stable-baselines3==2.9.2 momaland==0.2.0
+fi
+exec "$venv/bin/python" tests/conformance/others.py

@@ -1,0 +1,236 @@
+"""Environments: the standard checkers, and what those leave out."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import synthetic
+import torch
+from gymnasium.utils.env_checker import check_env
+from pettingzoo.test import parallel_api_test, parallel_seed_test
+
+import marlin.envs
+from marlin.envs.core import AGENTS, make_core, objectives
+from marlin.envs.parallel import FleetParallelEnv, FleetVectorRewardEnv
+from marlin.envs.rules import RULES
+from marlin.envs.single import FleetEnv
+from marlin.errors import UserError
+from marlin.fleet.contract import convert, row
+from marlin.fleet.world import build_epochs, build_world
+from marlin.task import Task, forecast_inputs
+
+ROOT = Path(__file__).parents[1]
+OTHERS = ROOT / ".venv-conformance" / "bin" / "python"
+
+
+def made_up_task() -> Task:
+    """The made-up world with demand that grows from day to day."""
+    run = synthetic.run_config()
+    scenario = synthetic.scenario()
+    growth = 1.0 + 0.01 * (np.arange(len(scenario["time"])) // 96)
+    scenario["arrival_rate_per_s"] *= growth[:, None, None, None]
+    world = build_world(scenario, run, synthetic.profiles())
+    epochs = build_epochs(scenario, run, world)
+    return Task(run, world, epochs, forecast_inputs(run, epochs, 96, 0))
+
+
+TASK = made_up_task()
+CORE = make_core(TASK)
+
+
+def episode(env: FleetParallelEnv, seed: int, action_seed: int = 0) -> list[Any]:
+    """Everything that an episode shows, reset included; proposals are random."""
+    rng = np.random.default_rng(action_seed)
+    seen = [env.reset(seed)]
+    while env.agents:
+        proposals = {a: rng.uniform(-1, 1, CORE.action_size) for a in env.agents}
+        seen.append(env.step(proposals))
+    return seen
+
+
+def flat(value: Any) -> np.ndarray:
+    """All numbers of nested tuples and dicts."""
+    if isinstance(value, dict):
+        value = [value[key] for key in sorted(value)]
+    if isinstance(value, list | tuple):
+        return np.concatenate([flat(part) for part in value]) if len(value) else np.zeros(0)
+    return np.asarray(value, dtype=float).ravel()
+
+
+@pytest.mark.parametrize("kind", [FleetParallelEnv, FleetVectorRewardEnv])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_pettingzoo_is_content(kind: type[FleetParallelEnv]) -> None:
+    parallel_api_test(kind(CORE), num_cycles=200)
+    parallel_seed_test(lambda: kind(CORE))
+
+
+def test_gymnasium_is_content() -> None:
+    check_env(FleetEnv(CORE), skip_render_check=True)
+
+
+@pytest.mark.skipif(
+    not OTHERS.is_file(), reason="no .venv-conformance: tests/conformance/run.sh makes it"
+)
+def test_stable_baselines_and_momaland_are_content() -> None:
+    script = ROOT / "tests" / "conformance" / "others.py"
+    done = subprocess.run([str(OTHERS), str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_episode_keeps_to_its_spaces_and_is_cut_off_by_the_clock_alone(rule: str) -> None:
+    env = FleetParallelEnv(CORE, rule)
+    assert env.observation_space("ttft") is env.observation_space("ttft")
+    shown = episode(env, seed=1)
+    assert len(shown) == 1 + CORE.world.epochs_per_day
+    for observations, rewards, terminations, _, infos in shown[1:]:
+        assert set(observations) == set(rewards) == set(infos) == set(AGENTS)
+        for agent in AGENTS:
+            assert env.observation_space(agent).contains(observations[agent])
+            assert np.isfinite(rewards[agent])
+            assert not terminations[agent]
+            vector = infos[agent]["objectives"]
+            own = -vector[AGENTS.index(agent)] / CORE.reference[AGENTS.index(agent)]
+            assert rewards[agent] == pytest.approx(own)
+    assert [step[3]["ttft"] for step in shown[1:]] == [False] * 95 + [True]
+    assert env.action_space("cost").contains(env.action_space("cost").sample())
+    with pytest.raises(UserError, match="call reset"):
+        env.step({})
+
+
+def test_seeds_decide_whole_episodes_and_reset_restores() -> None:
+    env = FleetParallelEnv(CORE)
+    first = flat(episode(env, seed=3))
+    np.testing.assert_array_equal(first, flat(episode(env, seed=3)))
+    np.testing.assert_array_equal(first, flat(episode(FleetParallelEnv(CORE), seed=3)))
+    starts = {env.reset(seed)[0]["ttft"].tobytes() for seed in range(12)}
+    assert len(starts) > 1
+    env.reset(3)
+    days = set()
+    for _ in range(12):  # without a seed the generator goes on
+        env.reset()
+        days.add(env.episode.first)
+    assert len(days) > 1
+
+
+def test_the_order_of_actions_does_not_matter_and_pickles_go_on_alike() -> None:
+    env = FleetParallelEnv(CORE, "vote")
+    env.reset(5)
+    rng = np.random.default_rng(0)
+    proposals = {a: rng.uniform(-1, 1, CORE.action_size) for a in AGENTS}
+    twin = pickle.loads(pickle.dumps(env))
+    backwards = dict(reversed(proposals.items()))
+    for _ in range(3):
+        np.testing.assert_array_equal(flat(env.step(proposals)), flat(twin.step(backwards)))
+    assert env.rng.random() == twin.rng.random()
+
+
+def test_vector_rewards_are_the_agents_own_arrays() -> None:
+    env = FleetVectorRewardEnv(CORE)
+    env.reset(0)
+    rewards = env.step({a: np.zeros(CORE.action_size) for a in AGENTS})[1]
+    assert env.reward_space("ttft").contains(rewards["ttft"])
+    rewards["ttft"] += 1.0
+    np.testing.assert_array_equal(rewards["carbon"], rewards["cost"])
+    assert (rewards["ttft"] != rewards["carbon"]).all()
+
+
+def test_one_controller_weighs_what_the_four_agents_get() -> None:
+    weights = (1.0, 0.0, 0.5, 0.25)
+    one, four = FleetEnv(CORE, weights), FleetParallelEnv(CORE)
+    one.reset(seed=2)
+    four.reset(2)
+    four.episode.first = one.episode.first
+    action = np.random.default_rng(0).uniform(-1, 1, CORE.action_size)
+    reward = one.step(action)[1]
+    rewards = four.step(dict.fromkeys(AGENTS, action))[1]
+    assert reward == pytest.approx(sum(w * rewards[a] for w, a in zip(weights, AGENTS)))  # noqa: B905
+
+
+def test_a_row_of_the_batched_core_is_a_single_run_in_numpy_and_torch() -> None:
+    rng = np.random.default_rng(0)
+    epochs = rng.choice(CORE.days, 4) + rng.integers(0, 90, 4)
+    actions = rng.uniform(-1, 1, (2, 4, CORE.action_size))
+    state, single = CORE.start(4), [CORE.start(1) for _ in range(4)]
+    tensor = CORE.to_torch(torch.float64)
+    state_t = tensor.start(4)
+    for t in range(2):
+        seen = CORE.observe(state, epochs + t)
+        state, outcome = CORE.step(state, actions[t], epochs + t)
+        state_t, outcome_t = tensor.step(
+            state_t, torch.as_tensor(actions[t]), torch.as_tensor(epochs + t)
+        )
+        theirs = objectives(outcome_t).numpy()
+        np.testing.assert_allclose(theirs, objectives(outcome), rtol=1e-9)
+        moved = outcome.arrived - outcome.served - outcome.dropped
+        assert (outcome.energy_kwh > 0).all()
+        for b in range(4):
+            at = epochs[b : b + 1] + t
+            np.testing.assert_allclose(CORE.observe(single[b], at)[0], seen[b], atol=1e-12)
+            single[b], alone = CORE.step(single[b], actions[t, b : b + 1], at)
+            np.testing.assert_allclose(objectives(alone)[0], objectives(outcome)[b], rtol=1e-10)
+        if t == 0:
+            np.testing.assert_allclose(outcome.waiting, moved, atol=1e-6)
+    np.testing.assert_allclose(
+        tensor.observe(state_t, torch.as_tensor(epochs)).numpy(),
+        CORE.observe(state, epochs),
+        atol=1e-9,
+    )
+
+
+def test_the_core_is_differentiable_in_actions() -> None:
+    core = CORE.to_torch()
+    actions = torch.zeros((2, core.action_size), requires_grad=True)
+    epochs = torch.tensor([CORE.days[0] + 40, CORE.days[0] + 50])
+    _, outcome = core.step(core.start(2), actions, epochs)
+    (slope,) = torch.autograd.grad(core.rewards(outcome).sum(), actions)
+    assert torch.isfinite(slope).all()
+    assert (slope.abs().sum(dim=0) > 0).any()
+
+
+def test_rules_choose_among_proposals() -> None:
+    proposals = np.array([[-1.0], [1.0], [1.0], [1.0]])
+
+    def values(actions: np.ndarray) -> np.ndarray:
+        return np.concatenate([actions, actions, actions, -0.1 * actions], axis=1).T
+
+    assert RULES["mean"](proposals, values) == pytest.approx([0.5])
+    # Scores: one for the first proposal, from the last voter; three for each of the others.
+    assert RULES["vote"](proposals, values) == pytest.approx([(-1.0 + 3 * 3.0) / 10])
+    assert RULES["nash"](proposals, values) == pytest.approx([0.5])
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(UserError, match="rule dice is unknown: choose one of mean, vote, nash"):
+        FleetParallelEnv(CORE, "dice")
+    with pytest.raises(UserError, match="four numbers"):
+        FleetEnv(CORE, (1.0, 2.0))
+
+
+def test_the_example_of_the_docs_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "environments.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(code.splitlines()) <= 15
+    composed = []
+    # The real fleet takes a minute to calibrate the first time.
+    monkeypatch.setattr("marlin.envs.load_run", lambda run: composed.append(run) or TASK)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert (composed[0].scenario.name, composed[0].fleet.name) == ("fortnight", "core12")
+    assert scope["env"].agents == []
+    assert (scope["total"] > 0).all()
+    with pytest.raises(UserError, match="split weekend is unknown"):
+        marlin.envs.single_env(split="weekend")
+
+
+def test_inputs_of_a_core_are_those_of_the_task() -> None:
+    tensor = CORE.to_torch(torch.float64)
+    epochs = np.array([700, 900])
+    theirs = convert(row(tensor.truth, torch.as_tensor(epochs)), lambda a: a.numpy())
+    np.testing.assert_array_equal(theirs.pue, row(CORE.truth, epochs).pue)

@@ -1,0 +1,140 @@
+"""Laws of the fluid model for fleets of any size and any plan on the simplex."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import fleets
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marlin.errors import UserError
+from marlin.fleet.contract import Fields, Outcome, Plan, State, convert
+from marlin.fleet.power_down import sized_plan
+from marlin.fleet.simulator import dispatch, site_capacity, step
+from marlin.fleet.stack import stack_rows, stack_worlds
+
+SIZES = st.tuples(*(st.integers(1, 4) for _ in range(5)))
+LOADS = st.sampled_from([0.0, 1e-6, 0.3, 0.9, 5.0])
+OUTAGES = st.sampled_from([0.0, 0.3, 1.0])
+
+
+def tensors(rows: Fields) -> Fields:
+    return convert(rows, lambda a: torch.as_tensor(np.array(a), dtype=torch.float64))
+
+
+@given(
+    seed=st.integers(0, 2**31), sizes=st.lists(SIZES, min_size=2, max_size=3), load=LOADS,
+    outage=OUTAGES,
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_a_row_of_a_batch_of_different_fleets_is_its_single_run(seed, sizes, load, outage) -> None:
+    rng = np.random.default_rng(seed)
+    worlds = [fleets.random_world(rng, *size) for size in sizes]
+    inputs = [fleets.random_inputs(rng, w, 1, load, outage) for w in worlds]
+    plans = [fleets.random_plan(rng, w, 1, 0.5, 0.2) for w in worlds]
+    states = [fleets.random_state(rng, w, 1) for w in worlds]
+    batch = stack_worlds(worlds)
+    together = stack_rows(batch, states), stack_rows(batch, plans), stack_rows(batch, inputs)
+    after, mine = step(batch, *together)
+    _, tensor = step(batch.to_torch(torch.float64), *map(tensors, together))
+    demand = together[2].arrival_rate_per_s
+    sized = sized_plan(batch, together[1].routing, demand, 0.7)
+    for b, world in enumerate(worlds):
+        alone, single = step(world, states[b], plans[b], inputs[b])
+        d, g, m, s, _ = sizes[b]
+        for field in fields(Outcome):
+            want = getattr(single, field.name)[0]
+            for got in (getattr(mine, field.name), getattr(tensor, field.name).numpy()):
+                got = got[b] if want.ndim == 0 else got[b, :d]
+                np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-9, err_msg=field.name)
+            padding = getattr(mine, field.name)[b]
+            assert want.ndim == 0 or (padding[d:] == 0).all(), field.name
+        np.testing.assert_allclose(after.backlog[b, :d, :m, :s], alone.backlog[0], atol=1e-9)
+        assert after.backlog.sum(axis=(1, 2, 3))[b] == pytest.approx(alone.backlog.sum())
+        own = sized_plan(world, plans[b].routing, inputs[b].arrival_rate_per_s, 0.7)
+        np.testing.assert_allclose(sized.power[b, :d, :g], own.power[0], rtol=1e-8, atol=1e-9)
+
+
+def test_shares_sent_to_sites_that_only_fill_up_go_to_the_worlds_own() -> None:
+    rng = np.random.default_rng(0)
+    worlds = [fleets.random_world(rng, sites, 2, 1, 1, 2) for sites in (2, 4)]
+    batch = stack_worlds(worlds)
+    inputs = stack_rows(batch, [fleets.random_inputs(rng, w, 1, 0.1) for w in worlds])
+    routing = np.full((2, 2, 1, 1, 4), 0.25)
+    routing[:, 1] = [0.0, 0.0, 0.5, 0.5]
+    full = site_capacity(batch.constants, batch.constants.nodes)
+    flows = dispatch(batch, routing, inputs.arrival_rate_per_s, full, np.zeros_like(full))
+    np.testing.assert_allclose(flows.sum(axis=-1), inputs.arrival_rate_per_s)
+    assert (flows[0, ..., 2:] == 0).all()
+
+
+def test_worlds_of_one_batch_share_their_clock() -> None:
+    world = fleets.random_world(np.random.default_rng(0), 1, 1, 1, 1, 1)
+    with pytest.raises(UserError, match="must share epoch_s but have"):
+        stack_worlds([world, replace(world, epoch_s=60.0)])
+
+
+@given(
+    seed=st.integers(0, 2**31), size=SIZES, load=LOADS, outage=OUTAGES,
+    concentration=st.sampled_from([0.01, 1.0, 100.0]), off=st.sampled_from([0.0, 0.5, 1.0]),
+)  # fmt: skip
+@settings(max_examples=80, deadline=None)
+def test_requests_and_energy_are_conserved_and_slopes_are_finite(
+    seed, size, load, outage, concentration, off
+) -> None:
+    rng = np.random.default_rng(seed)
+    world = fleets.random_world(rng, *size)
+    inputs = fleets.random_inputs(rng, world, 2, load, outage)
+    plan = fleets.random_plan(rng, world, 2, concentration, off)
+    state = fleets.random_state(rng, world, 2)
+    plan_t = convert(tensors(plan), lambda a: a.requires_grad_())
+    after, outcome = step(
+        world.to_torch(torch.float64), tensors(state), plan_t, tensors(inputs)
+    )  # fmt: skip
+    slopes = torch.autograd.grad(
+        sum(value.sum() for value in outcome.objectives()), (plan_t.routing, plan_t.power)
+    )
+    assert all(torch.isfinite(slope).all() for slope in slopes)
+    outcome = convert(outcome, lambda a: a.detach().numpy())
+    for field in fields(Outcome):
+        assert np.isfinite(getattr(outcome, field.name)).all(), field.name
+    kept = outcome.served + outcome.waiting + outcome.dropped
+    came = state.backlog.sum(axis=(1, 2, 3)) + outcome.arrived
+    np.testing.assert_allclose(kept, came, rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(outcome.waiting, after.backlog.detach().numpy().sum(axis=(1, 2, 3)))
+    # Energy: the sum of the sites, and between everything at rest and everything at its limit.
+    hours = world.epoch_s / 3.6e6
+    np.testing.assert_allclose(outcome.site_energy_kwh.sum(axis=1), outcome.energy_kwh)
+    it_kwh = outcome.site_energy_kwh / inputs.pue
+    constants = world.constants
+    on = constants.nodes * plan.power * inputs.available
+    rest = constants.nodes * inputs.available - on
+    idle_w = constants.gpus * constants.gpu_context_w + constants.base_idle_w
+    most_w = constants.gpus * constants.gpu_tdp_w
+    most_w = most_w + np.maximum(constants.base_full_w, constants.base_idle_w)
+    resting = (rest * constants.off_w).sum(axis=-1)
+    assert (it_kwh >= ((on * idle_w).sum(axis=-1) + resting) * hours - 1e-6).all()
+    assert (it_kwh <= ((on * most_w).sum(axis=-1) + resting) * hours + 1e-6).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slopes_are_those_of_finite_differences_inside_the_simplex(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    world = fleets.random_world(rng, 3, 2, 2, 2, 2).to_torch(torch.float64)
+    source = fleets.random_world(np.random.default_rng(seed), 3, 2, 2, 2, 2)
+    inputs = tensors(fleets.random_inputs(rng, source, 1, (0.3, 0.7, 1.5)[seed]))
+    plan = tensors(fleets.random_plan(rng, source, 1, 20.0))
+    state = tensors(fleets.random_state(rng, source, 1))
+    state = State(state.backlog * 0.01, state.nodes_on)
+    logits = torch.log(plan.routing).requires_grad_()
+    power = plan.power.requires_grad_()
+
+    def values(logits: torch.Tensor, power: torch.Tensor) -> torch.Tensor:
+        made = Plan(torch.softmax(logits, -1), power)
+        return torch.stack(step(world, state, made, inputs)[1].objectives()).log()
+
+    assert torch.autograd.gradcheck(values, (logits, power), eps=1e-6, atol=1e-5, rtol=1e-3)
