@@ -58,7 +58,12 @@ def test_parameters_and_kv_bytes_match_the_model_cards():
         "llama-3.1-70b": 320,
         "llama-3.1-405b": 504,
         "qwen3-32b": 256,
+        "mixtral-8x7b": 128,
     }
+    # Mixtral-8x7B: 46.7 billion parameters, of which a token passes 12.9.
+    mixtral = models.model("mixtral-8x7b")
+    assert mixtral.parameters == 46_702_792_704
+    assert mixtral.active_parameters == 12_879_925_248
 
 
 def test_idle_power_keeps_the_published_levels():
@@ -99,6 +104,16 @@ def test_kv_capacity_agrees_with_the_estimate_of_the_package(name, tp):
 def test_a_model_that_does_not_fit_says_how_many_gpus_it_needs():
     with pytest.raises(UserError, match=r"llama-3.1-70b .*does not fit on 1 x H100; it needs 2"):
         fit.profile("llama-3.1-70b", "H100", 1, "vllm")
+    # 405B in FP8 fits on one node of eight, unquantised it needs two.
+    with pytest.raises(UserError, match=r"812 GB .*not fit on 8 x H100; it needs 16"):
+        fit.profile("llama-3.1-405b", "H100", 8, "vllm")
+    assert fit.profile("llama-3.1-405b", "H100", 8, "vllm", "fp8").precision == "fp8"
+
+
+def test_no_profile_where_the_tables_are_extrapolated():
+    with pytest.raises(UserError, match="L40S over PCIe are extrapolated"):
+        fit.profile("llama-3.1-8b", "L40S", 2, "vllm")
+    assert fit.profile("llama-3.1-8b", "L40S", 1, "vllm").gpu == "L40S"
 
 
 def test_closed_forms_by_hand():

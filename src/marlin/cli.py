@@ -79,10 +79,18 @@ def _prepare(arguments: list[str]) -> None:
 
 def _calibrate(arguments: list[str]) -> None:
     parser = _stage_parser("calibrate", "results/adhoc/profiles.parquet")
+    parser.add_argument(
+        "--all", action="store_true", help="every profile that the tables hold, not the fleet's"
+    )
     given = parser.parse_args(arguments)
     from marlin import compose, inputs
 
-    inputs.make_profiles(compose.compose(given.overrides), given.output)
+    if given.all and given.overrides:
+        raise UserError("marlin calibrate --all takes no settings: it covers every profile")
+    if given.all:
+        print(inputs.make_all_profiles(given.output))
+    else:
+        print(inputs.make_profiles(compose.compose(given.overrides), given.output))
     print(f"profiles: {given.output}")
 
 

@@ -125,7 +125,7 @@ class Site(Section):
 class NodeType(Section):
     """A server kind: GPU model x GPUs per node, and what the node draws beside its GPUs."""
 
-    gpu: Literal["A100", "H100", "H200", "B200", "L40S"]
+    gpu: str = Field(description="A100, H100, H200, B200, L40S, or one of serving.gpus")
     gpus: int = Field(ge=1, le=16)
     base_idle_w: float = Field(ge=0)
     base_full_w: float = Field(ge=0)
@@ -224,11 +224,48 @@ class PhysicsConfig(Section):
         return self
 
 
+class ModelCard(Section):
+    """Sizes of a model that the package of profiles does not know, from its model card."""
+
+    layers: int = Field(ge=1)
+    hidden: int = Field(ge=1)
+    intermediate: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    kv_heads: int = Field(ge=1)
+    head_dim: int = Field(ge=1)
+    vocabulary: int = Field(ge=1)
+    experts: int = Field(1, ge=1, description="MLPs side by side; 1 is a dense model")
+    active_experts: int = Field(1, ge=1, description="MLPs that a token passes")
+
+
 class ServingModel(Section):
     """One model of the workload and how it is laid out on GPUs."""
 
     name: str
     tp: dict[str, int] = Field(description="tensor parallelism by node type or GPU model")
+    card: ModelCard | None = Field(None, description="of a model of one's own")
+
+
+class GpuCard(Section):
+    """A GPU of one's own: data sheet, power, and where its step times come from."""
+
+    system: str = Field("", description="its name in aiconfigurator-core, such as h100_sxm")
+    measurements: str | None = Field(None, description="CSV of timings, instead of a system")
+    memory_bytes: float = Field(gt=0)
+    bandwidth_tb_per_s: float = Field(gt=0)
+    compute_tflop_per_s: float = Field(gt=0, description="dense BF16")
+    tdp_w: float = Field(gt=0)
+    context_w: float = Field(gt=0, description="a model loaded, nothing to do")
+    deep_idle_w: float = Field(ge=0)
+    w_per_tb_per_s: float = Field(ge=0)
+    w_per_tflop_per_s: float = Field(ge=0)
+    power_source: str
+
+    @model_validator(mode="after")
+    def _has_times(self) -> Self:
+        if bool(self.system) == (self.measurements is not None):
+            raise ValueError("it needs either system or measurements")
+        return self
 
 
 class ServingConfig(Section):
@@ -237,6 +274,7 @@ class ServingConfig(Section):
     name: str
     backend: Literal["vllm", "sglang", "trtllm", "paper"]
     models: list[ServingModel]
+    gpus: dict[str, GpuCard] = Field({}, description="GPUs of one's own, by name")
     max_batch: int = Field(ge=1, le=4096)
     utilisation_ceiling: float = Field(gt=0, lt=1, description="dispatcher fills a site to this")
     patience_s: float = Field(gt=0, description="a request that waits longer is dropped")

@@ -82,8 +82,11 @@ def make_scenario(run: RunConfig, path: Path) -> None:
     provenance.write_digest(path)
 
 
-def make_profiles(run: RunConfig, path: Path) -> None:
-    """Calibrate the run's serving profiles; the validation table is written beside them."""
+def make_profiles(run: RunConfig, path: Path) -> str:
+    """Calibrate the run's serving profiles; the validation table is written beside them.
+
+    Returns the table of held-out errors as text.
+    """
     from marlin.serving import calibrate
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +94,25 @@ def make_profiles(run: RunConfig, path: Path) -> None:
     # Profiles last: where they are, the points are too.
     write_parquet(path.with_name(path.name.replace("profiles", "silicon")), silicon)
     write_parquet(path, profiles)
+    return calibrate.printed([calibrate.error_table(silicon)])
+
+
+def make_all_profiles(path: Path) -> str:
+    """Calibrate every profile; validation and the list of those without data beside them.
+
+    Returns the table of held-out errors and the counts as text.
+    """
+    from marlin.serving import calibrate, silicon
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profiles, absent = calibrate.calibrate_all()
+    points = silicon.compare()
+    name = path.name.removesuffix(".parquet")
+    write_parquet(path.with_name(f"{name}-silicon.parquet"), points)
+    write_parquet(path.with_name(f"{name}-absent.parquet"), absent)
+    write_parquet(path, profiles)
+    counts = f"{len(profiles)} profiles; {len(absent)} combinations without one ({name}-absent)"
+    return f"{calibrate.printed([calibrate.error_table(points)])}\n{counts}"
 
 
 def _cached_scenario(run: RunConfig) -> Path:

@@ -288,13 +288,14 @@ def ablations(episodes: pd.DataFrame) -> pd.DataFrame:
 
 
 def kept(silicon: pd.DataFrame) -> pd.DataFrame:
-    """Points that no rule of the calibration excludes."""
-    return silicon[silicon["excluded"] == ""]
+    """Points of configurations that took no part in a fit and that no rule excludes."""
+    return silicon[(silicon["excluded"] == "") & (silicon["split"] == "held out")]
 
 
 def exclusions(silicon: pd.DataFrame) -> dict[str, int]:
-    """Number of points left out, by the rule that leaves them out, most first."""
-    counts = silicon.loc[silicon["excluded"] != "", "excluded"].value_counts()
+    """Number of held-out points left out, by the rule that leaves them out, most first."""
+    judges = silicon[silicon["split"] == "held out"]
+    counts = judges.loc[judges["excluded"] != "", "excluded"].value_counts()
     return {str(rule): int(count) for rule, count in counts.items()}
 
 
@@ -341,9 +342,9 @@ def profile_fits(silicon: pd.DataFrame, profiles: pd.DataFrame) -> pd.DataFrame:
 
     Columns: model, gpu, tp, backend, engine_version, median and 90th percentile of the relative
     error of the fitted prefill and decode times in per cent, and `points`, the measured points of
-    the very same model, GPU, layout and engine.
+    the very same model, GPU, layout, engine and precision.
     """
-    keys = ["model", "gpu", "tp", "backend"]
+    keys = ["model", "gpu", "tp", "backend", "precision"]
     table = profiles[[*keys, "engine_version"]].copy()
     for phase in ("prefill", "decode"):
         for statistic in ("median", "p90"):

@@ -141,7 +141,7 @@ def ablations_table(episodes: pd.DataFrame) -> Table:
 
 
 def calibration_table(silicon: pd.DataFrame) -> Table:
-    """Errors of predicted TTFT and TPOT against measured points."""
+    """Errors of predicted TTFT and TPOT against measured points of held-out configurations."""
     values = summary.calibration(silicon)
     columns = ["Model", "GPU", "Engine", "TP", "Points"]
     columns += ["TTFT, %", "TTFT P90, %", "TPOT, %", "TPOT P90, %"]

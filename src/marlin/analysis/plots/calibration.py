@@ -1,4 +1,4 @@
-"""Serving profiles against measured points: predicted over measured TPOT and TTFT."""
+"""Serving profiles against held-out measured points: predicted over measured TPOT and TTFT."""
 
 from __future__ import annotations
 
