@@ -30,6 +30,16 @@ def test_idle_levels_are_the_measured_ones(name: str, context_w: float, deep_idl
     assert (resting_w - 1200) / 8 == pytest.approx(deep_idle_w, rel=0.05)
 
 
+@pytest.mark.parametrize("name", hardware.GPUS)
+def test_every_power_constant_has_a_range_around_it(name: str) -> None:
+    ranges = hardware.POWER_RANGES[name]
+    assert set(ranges) == {"context_w", "deep_idle_w", "w_per_tb_per_s", "w_per_tflop_per_s"}
+    for constant, ends in ranges.items():
+        assert ends.base == getattr(hardware.gpu(name), constant)
+        assert ends.low < ends.base < ends.high
+    assert ranges["deep_idle_w"].high <= ranges["context_w"].low
+
+
 def test_gpu_power_by_hand_and_at_the_cap() -> None:
     # 122 + 140 x 2 + 1.37 x 100 = 539 W; half of peak arithmetic alone passes the cap with it.
     got = power.gpu_power_w(np.array([2.0, 2.0]), np.array([100.0, 494.5]), **H100)

@@ -234,8 +234,10 @@ ANCHORS = [
 
 @pytest.mark.parametrize(("index", "batch", "output", "rate", "watts"), ANCHORS)
 def test_power_at_the_measured_rate(calibrated, index, batch, output, rate, watts):
-    p, prompt = calibrated[0][index], 300  # the prompt length assumed by the power fit
-    kv = batch * (prompt + output / 2) * p.kv_bytes_per_token
+    # Mean prompt of the task; a running sequence has produced `output` tokens on average, since
+    # long replies run longer (their lengths are nearly exponential).
+    p, prompt = calibrated[0][index], 634
+    kv = batch * (prompt + output) * p.kv_bytes_per_token
     traffic = (p.weights_bytes + kv) * rate / batch / p.tp / 1e12
     compute = 2 * p.parameters * rate * (1 + prompt / output) / p.tp / 1e12
     power = gpu_power_w(
