@@ -11,6 +11,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from marlin.serving import power_validation
+
 CONF = Path(__file__).parents[1] / "conf"
 OBJECTIVES = ("ttft_s", "carbon_kg", "water_l", "cost_usd")
 ROUND_ROBIN = {"ttft_s": 0.42, "carbon_kg": 21_300.0, "water_l": 148_000.0, "cost_usd": 4_150.0}
@@ -159,6 +161,7 @@ def serving(results: Path) -> None:
     (results / "serving").mkdir(parents=True)
     pd.DataFrame(profiles).to_parquet(results / "serving/profiles.parquet", index=False)
     pd.DataFrame(silicon).to_parquet(results / "serving/silicon.parquet", index=False)
+    power_validation.table(None).to_csv(results / "serving/power.csv", index=False)
 
 
 def sources(results: Path, kind: str, scenario: str = "year") -> None:

@@ -15,12 +15,12 @@ from matplotlib.text import Text
 
 from marlin.analysis import figures, summary
 from marlin.analysis.collect import collect
-from marlin.analysis.plots import calibration, day, learning, pareto
+from marlin.analysis.plots import calibration, day, learning, pareto, power
 from marlin.analysis.plots.style import COLUMN_IN, PAGE_IN, method_style, style
 from marlin.analysis.schema import METHOD_NAMES, order_methods
 from marlin.errors import UserError
 
-NAMES = ("pareto", "day", "learning", "calibration")
+NAMES = ("pareto", "day", "learning", "calibration", "power")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,7 @@ def drawn(results: Path) -> dict[str, Figure]:
             "day": day.draw(epochs, "carbon_greedy"),
             "learning": learning.draw(curves),
             "calibration": calibration.draw(pd.read_parquet(results / "serving/silicon.parquet")),
+            "power": power.draw(pd.read_csv(results / "serving/power.csv")),
         }
 
 

@@ -154,10 +154,32 @@ def test_printed_errors_of_the_serving_model_are_recomputed(results: Path) -> No
     assert abs(float(numbers["calibration"]["all"]["tpot_median_percent"]) - error.median()) < 0.06
 
 
+def test_printed_errors_of_power_are_recomputed(results: Path) -> None:
+    power = pd.read_csv(results / "serving/power.csv")
+    for row in load(results, "power")["rows"]:
+        own = power[(power["gpu"] == row[0]) & (power["moe"] == ("experts" in row[1]))]
+        assert (int(row[2]), int(row[3])) == (len(own), own["runs"].sum())
+        assert abs(as_number(row[4]) - 100 * own["w_median"].median()) <= 0.05 + 1e-9
+        assert abs(as_number(row[5]) - 100 * own["w_median"].max()) <= 0.05 + 1e-9
+    numbers = json.loads((results / "numbers.json").read_text(encoding="utf-8"))["power"]
+    dense = power[~power["moe"]]
+    assert int(numbers["configurations"]) == len(dense)
+    assert abs(float(numbers["w_median_percent"]) - 100 * dense["w_median"].median()) < 0.06
+    assert float(numbers["w_median_percent"]) <= 8
+
+
 def test_tex_holds_the_same_strings_and_csv_the_full_precision(
     results: Path, episodes: pd.DataFrame
 ) -> None:
-    for name in ("main", "reductions", "hypervolume", "calibration", "profiles", "sources"):
+    for name in (
+        "main",
+        "reductions",
+        "hypervolume",
+        "calibration",
+        "profiles",
+        "power",
+        "sources",
+    ):
         table = load(results, name)
         text = (results / "tables" / f"{name}.tex").read_text(encoding="utf-8")
         lines = [line for line in text.splitlines() if line.endswith(r" \\")]

@@ -233,25 +233,6 @@ ANCHORS = [
 
 
 @pytest.mark.parametrize(("index", "batch", "output", "rate", "watts"), ANCHORS)
-def test_power_at_the_measured_rate(calibrated, index, batch, output, rate, watts):
-    # Mean prompt of the task; a running sequence has produced `output` tokens on average, since
-    # long replies run longer (their lengths are nearly exponential).
-    p, prompt = calibrated[0][index], 634
-    kv = batch * (prompt + output) * p.kv_bytes_per_token
-    traffic = (p.weights_bytes + kv) * rate / batch / p.tp / 1e12
-    compute = 2 * p.parameters * rate * (1 + prompt / output) / p.tp / 1e12
-    power = gpu_power_w(
-        traffic,
-        compute,
-        context_w=p.gpu_context_w,
-        w_per_tb_per_s=p.gpu_w_per_tb_per_s,
-        w_per_tflop_per_s=p.gpu_w_per_tflop_per_s,
-        tdp_w=p.gpu_tdp_w,
-    )
-    assert power == pytest.approx(watts, rel=0.17)
-
-
-@pytest.mark.parametrize(("index", "batch", "output", "rate", "watts"), ANCHORS)
 def test_throughput_with_one_prompt_length_for_all(calibrated, index, batch, output, rate, watts):
     # The dataset omits prompt lengths; one explains both models at every batch.
     step = tables.from_row(calibrated[2].iloc[index])

@@ -14,6 +14,7 @@ STAGES = {
     "fetch": "marlin.data.fetch",
     "prepare": "marlin.data.prepare",
     "calibrate": "marlin.serving.calibrate",
+    "power": "marlin.serving.power_validation",
     "train": "marlin.train",
     "evaluate": "marlin.evaluate",
     "collect": "marlin.analysis.collect",

@@ -30,6 +30,7 @@ rule tables:
         runs=rules.collect.output.tables,
         profiles="<results>/serving/profiles.parquet",
         silicon="<results>/serving/silicon.parquet",
+        power="<results>/serving/power.csv",
         data_sources=expand(
             "<results>/data/{stem}.sources.json",
             stem=PLAN.scenarios,
@@ -62,6 +63,7 @@ rule figures:
         runs=rules.collect.output.tables,
         profiles="<results>/serving/profiles.parquet",
         silicon="<results>/serving/silicon.parquet",
+        power="<results>/serving/power.csv",
         code=code("figures"),
     output:
         figures=expand(

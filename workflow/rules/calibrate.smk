@@ -22,3 +22,21 @@ rule calibrate:
         "(marlin calibrate {params.overrides} --output {output.profiles}"
         " && python -m marlin.seal {output.seal} {output.profiles} {output.silicon})"
         " > {log} 2>&1"
+
+
+# The package carries the table; measured data at hand make it anew.
+rule power:
+    input:
+        code=code("power"),
+    output:
+        power="<results>/serving/power.csv",
+        seal="<results>/seals/power.sha256",
+    log:
+        "<results>/logs/power.log",
+    conda:
+        "../../environment.yml"
+    params:
+        mirror=mirror_option(),
+    shell:
+        "(python -m marlin.serving.power_validation {params.mirror} --output {output.power}"
+        " && python -m marlin.seal {output.seal} {output.power}) > {log} 2>&1"

@@ -14,9 +14,10 @@ TABLES = (
     "ablations",
     "calibration",
     "profiles",
+    "power",
     "sources",
 )
-FIGURES = ("pareto", "day", "learning", "calibration")
+FIGURES = ("pareto", "day", "learning", "calibration", "power")
 
 reproduce.set_environment(config.get("mirror"))
 
@@ -84,6 +85,14 @@ def training_code_of(wildcards):
 
 def evaluation_code_of(wildcards):
     return code("evaluate", cell_of(wildcards).module)
+
+
+def mirror_option():
+    """`--mirror` of a run on measured data that come from a mirror, as typed in a shell."""
+    mirror = os.environ.get("MARLIN_MIRROR")
+    return (
+        shlex.join(["--mirror", mirror]) if mirror and PLAN.data == "measured" else ""
+    )
 
 
 def product_settings(product):

@@ -1,19 +1,19 @@
-"""Figures of a suite as PDF, SVG and PNG: Pareto, day, learning, calibration."""
+"""Figures of a suite as PDF, SVG and PNG: Pareto, day, learning, calibration, power."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from marlin.analysis import summary
-from marlin.analysis.plots import calibration, day, learning, pareto
+from marlin.analysis.plots import calibration, day, learning, pareto, power
 from marlin.analysis.plots.style import save, style
 from marlin.analysis.schema import EPISODES, EPOCHS, LEARNING, read
-from marlin.analysis.tables import serving
+from marlin.analysis.tables import measured_power, serving
 from marlin.entry import results_entry
 
 
 def build(results_dir: Path) -> None:
-    """Write `figures/{pareto,day,learning,calibration}.{pdf,svg,png}` of a result tree.
+    """Write `figures/{pareto,day,learning,calibration,power}.{pdf,svg,png}` of a result tree.
 
     Raises UserError when an input file is missing or incomplete.
     """
@@ -28,6 +28,7 @@ def build(results_dir: Path) -> None:
             "day": day.draw(epochs, baseline),
             "learning": learning.draw(curves),
             "calibration": calibration.draw(silicon),
+            "power": power.draw(measured_power(results_dir)),
         }
         for name, figure in figures.items():
             save(figure, results_dir / "figures", name)

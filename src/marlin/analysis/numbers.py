@@ -209,6 +209,25 @@ def calibration_words(
     return words
 
 
+def power_words(configurations: pd.DataFrame) -> dict[str, str]:
+    """Errors of predicted GPU power over measured configurations of the models a fit left out."""
+    dense = configurations[~configurations["moe"]]
+    told = dense[dense["j_median"].notna()]
+    return {
+        "configurations": number(len(dense), 0),
+        "runs": number(int(dense["runs"].sum()), 0),
+        "batch_low": number(int(dense["batch_low"].min()), 0),
+        "batch_high": number(int(dense["batch_high"].max()), 0),
+        "w_median_percent": number(100.0 * dense["w_median"].median(), 1),
+        "w_worst_percent": number(100.0 * dense["w_median"].max(), 1),
+        "j_configurations": number(len(told), 0),
+        "j_median_percent": number(100.0 * told["j_median"].median(), 1),
+        "moe_median_percent": number(
+            100.0 * configurations.loc[configurations["moe"], "w_median"].median(), 0
+        ),
+    }
+
+
 def _served_sentence(lowest_percent: float) -> str:
     """How much the worst scheduler serves: a saving by refusal would show here."""
     shown = number(lowest_percent, 2)
@@ -230,6 +249,7 @@ def prose_numbers(
     learning: pd.DataFrame,
     silicon: pd.DataFrame,
     profiles: pd.DataFrame,
+    power: pd.DataFrame,
     configuration: dict[str, Any],
     source: str,
 ) -> dict[str, Any]:
@@ -255,6 +275,7 @@ def prose_numbers(
         },
         "hypervolume_reference": number(HYPERVOLUME_REFERENCE, 0),
         "outcome": outcome(claimed),
+        "power": power_words(power),
         "resamples": number(RESAMPLES, 0),
         "scenarios": listing(sorted(frame["scenario"].unique())),
         "scenario_count": count_word(frame["scenario"].nunique()),

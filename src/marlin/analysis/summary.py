@@ -355,6 +355,24 @@ def profile_fits(silicon: pd.DataFrame, profiles: pd.DataFrame) -> pd.DataFrame:
     return table.assign(points=table["points"].fillna(0).astype(int)).reset_index(drop=True)
 
 
+def power(configurations: pd.DataFrame) -> pd.DataFrame:
+    """Errors of predicted GPU power and energy per token, by GPU and kind of model.
+
+    Columns: gpu, kind, configurations, runs, and median and largest over configurations of the
+    median relative error of W and of J per token in per cent. J has a value only where a serving
+    profile predicts the token rate; else it is not a number.
+    """
+    rows = []
+    for (gpu, moe), cells in groups(configurations.sort_values(["moe", "gpu"]), ["gpu", "moe"]):
+        row = {"gpu": gpu, "kind": "mixture of experts, not fitted" if moe else "dense, held out"}
+        row |= {"configurations": len(cells), "runs": int(cells["runs"].sum())}
+        for name in ("w", "j"):
+            row[f"{name}_median_percent"] = 100.0 * cells[f"{name}_median"].median()
+            row[f"{name}_worst_percent"] = 100.0 * cells[f"{name}_median"].max()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def estimate_of(row: pd.Series, name: str) -> Estimate:
     """The estimate that `_columns` spread over a row."""
     return Estimate(float(row[name]), float(row[f"{name}_low"]), float(row[f"{name}_high"]))

@@ -183,6 +183,25 @@ def _median_and_p90(cell: pd.Series, phase: str) -> str:
     return " / ".join(number(value, 1) for value in values)
 
 
+def power_table(power: pd.DataFrame) -> Table:
+    """Errors of predicted GPU power and energy per token against measured configurations."""
+    values = summary.power(power)
+    columns = ["GPU", "Kind", "Configurations", "Runs"]
+    columns += ["W, %", "W worst, %", "J per token, %", "J worst, %"]
+    shown = ["w_median_percent", "w_worst_percent", "j_median_percent", "j_worst_percent"]
+    rows = [
+        [
+            cell["gpu"],
+            cell["kind"],
+            number(cell["configurations"], 0),
+            number(cell["runs"], 0),
+            *(NOTHING if pd.isna(cell[name]) else number(cell[name], 1) for name in shown),
+        ]
+        for _, cell in values.iterrows()
+    ]
+    return Table("power", columns, rows, values, 2)
+
+
 def sources_table(entries: list[dict[str, Any]]) -> Table:
     """Data sets of the scenarios with version, licence and attribution."""
     frame = pd.DataFrame(entries)
@@ -217,6 +236,7 @@ def build(results_dir: Path) -> None:
     episodes = read(results_dir / "episodes.parquet", EPISODES)
     learning = read(results_dir / "learning.parquet", LEARNING)
     profiles, silicon = serving(results_dir)
+    power = measured_power(results_dir)
     frame = summary.main_runs(episodes)
     kind, entries = data_sources(results_dir)
     tables = [
@@ -226,11 +246,12 @@ def build(results_dir: Path) -> None:
         ablations_table(episodes),
         calibration_table(silicon),
         profiles_table(silicon, profiles),
+        power_table(power),
         sources_table(entries),
     ]
     for table in tables:
         write(table, results_dir / "tables")
-    numbers = prose_numbers(frame, learning, silicon, profiles, resolved(results_dir), kind)
+    numbers = prose_numbers(frame, learning, silicon, profiles, power, resolved(results_dir), kind)
     write_json(results_dir / "numbers.json", numbers)
 
 
@@ -246,6 +267,14 @@ def serving(results_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
             raise UserError(f"{path} does not exist: run the calibration of the suite")
         frames.append(pd.read_parquet(path))
     return frames[0], frames[1]
+
+
+def measured_power(results_dir: Path) -> pd.DataFrame:
+    """Predicted and measured GPU power by configuration. Raises UserError when it is missing."""
+    path = results_dir / "serving" / "power.csv"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: run `python -m marlin.serving.power_validation`")
+    return pd.read_csv(path)
 
 
 if __name__ == "__main__":

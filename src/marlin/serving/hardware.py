@@ -8,8 +8,8 @@ Sources
 -------
 Peaks and memory: vendor data sheets, as carried by aiconfigurator-core 0.12.0.
 Idle levels of A100, H100 and L40S: Vadari, "The Model Parking Tax" (2026). H200 is taken as H100.
-B200's are assumed; an intercept left free in the fit below comes to 191 W.
-a, b of H100 and B200: fitted by `power_fit` to ML.ENERGY Leaderboard v3.0 (Chung et al., 2025; vLLM
+B200's are assumed; an intercept left free in the fit below comes to 190 W.
+a, b of H100 and B200: fitted (`power_fit`) to ML.ENERGY Leaderboard v3.0 (Chung et al., 2025; vLLM
 0.11.1) over dense models of 8 to 405 billion parameters, context power held at its idle level.
 a, b of A100: our fit to the mean board power of Splitwise (Patel et al., ISCA 2024; Llama-2-70B,
 tensor parallelism 2 and 4, prompts up to 512 tokens, batch 1 to 16), mean absolute error 4 %. That
@@ -24,6 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from marlin.errors import UserError
+from marlin.physics.power import OFF_NODE_W
 
 GIB = 2**30
 MEMORY_UTILISATION = 0.9  # vLLM's default share of GPU memory
@@ -65,19 +66,19 @@ GPUS: dict[str, Gpu] = {
             f"{_IDLE}; a, b: fit to Splitwise A100 board power, mean absolute error 4 %",
         ),
         Gpu(
-            "H100", "h100_sxm", 80 * GIB, 3.35, 989, 700, 122.0, 71.8, 144.0, 0.79,
+            "H100", "h100_sxm", 80 * GIB, 3.35, 989, 700, 122.0, 71.8, 144.0, 0.78,
             f"{_IDLE}; a, b: {_ML_ENERGY} 5 %",
         ),
         Gpu(
-            "H200", "h200_sxm", 141 * GIB, 4.8, 989, 700, 125.0, 75.0, 144.0, 0.79,
+            "H200", "h200_sxm", 141 * GIB, 4.8, 989, 700, 125.0, 75.0, 144.0, 0.78,
             "assumed: coefficients and idle levels of H100",
         ),
         Gpu(
-            "B200", "b200_sxm", 180 * GIB, 7.7, 2250, 1000, 190.0, 140.0, 130.0, 0.63,
+            "B200", "b200_sxm", 180 * GIB, 7.7, 2250, 1000, 190.0, 140.0, 129.0, 0.62,
             f"idle: assumed; a, b: {_ML_ENERGY} 4 %",
         ),
         Gpu(
-            "L40S", "l40s", 46_068 * 2**20, 0.864, 362, 350, 102.1, 35.6, 144.0, 0.79,
+            "L40S", "l40s", 46_068 * 2**20, 0.864, 362, 350, 102.1, 35.6, 144.0, 0.78,
             f"{_IDLE}; a, b: assumed, coefficients of H100",
         ),
     )
@@ -101,15 +102,15 @@ _ENDS: dict[str, dict[str, tuple[float, float]]] = {
     },
     "H100": {
         "context_w": (105, 146), "deep_idle_w": (68, 75),
-        "w_per_tb_per_s": (125, 163), "w_per_tflop_per_s": (0.58, 1.24),
+        "w_per_tb_per_s": (125, 163), "w_per_tflop_per_s": (0.58, 1.25),
     },
     "H200": {
         "context_w": (105, 150), "deep_idle_w": (68, 90),
-        "w_per_tb_per_s": (100, 180), "w_per_tflop_per_s": (0.58, 1.24),
+        "w_per_tb_per_s": (100, 180), "w_per_tflop_per_s": (0.58, 1.25),
     },
     "B200": {
         "context_w": (160, 243), "deep_idle_w": (100, 160),
-        "w_per_tb_per_s": (117, 143), "w_per_tflop_per_s": (0.46, 1.04),
+        "w_per_tb_per_s": (116, 142), "w_per_tflop_per_s": (0.47, 1.05),
     },
     "L40S": {
         "context_w": (90, 110), "deep_idle_w": (33, 39),
@@ -128,7 +129,7 @@ POWER_RANGES: dict[str, dict[str, Range]] = {
 NODE_RANGES: dict[str, Range] = {
     "base_idle_w": Range(800, 1200, 2000),
     "base_full_w": Range(2000, 2800, 3200),
-    "off_node_w": Range(0, 25, 50),
+    "off_node_w": Range(0, OFF_NODE_W, 50),
 }
 """Range of the power beside the GPUs of a node with eight H100 [W]."""
 
