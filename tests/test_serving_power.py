@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from marlin.errors import UserError
 from marlin.physics.power import gpu_power_w
-from marlin.serving import fit, hardware, power_data, power_fit, power_validation, second_opinion
+from marlin.serving import (
+    energy,
+    fit,
+    hardware,
+    power_data,
+    power_fit,
+    power_validation,
+    second_opinion,
+)
 from marlin.serving.profiles import ServingProfile
 
 LLAMA_8B, LLAMA_70B, LLAMA_405B_FP8 = (
@@ -149,8 +159,8 @@ def test_power_and_energy_at_the_measured_rate(fact):
     *_, watts, joules, _ = fact
     run, tolerance = run_of(fact), 0.11 if fact[:4] == (LLAMA_70B, "H100", 4, 255) else 0.10
     assert power_of(run) == pytest.approx(watts, rel=tolerance)
-    energy = power_of(run) * run.gpus[0] / run.tokens_per_s[0]
-    assert energy == pytest.approx(joules, rel=tolerance)
+    joule = power_of(run) * run.gpus[0] / run.tokens_per_s[0]
+    assert joule == pytest.approx(joules, rel=tolerance)
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=IDS)
@@ -158,8 +168,8 @@ def test_energy_and_step_without_a_measured_rate(fact):
     *_, joules, latency_ms = fact
     run = run_of(fact)
     rate = power_validation.predicted_rate(run)
-    energy = power_of(power_data.work(run.assign(tokens_per_s=rate))) * run.gpus[0] / rate[0]
-    assert energy == pytest.approx(joules, rel=0.15 if fact[0] == LLAMA_8B else 0.11)
+    joule = power_of(power_data.work(run.assign(tokens_per_s=rate))) * run.gpus[0] / rate[0]
+    assert joule == pytest.approx(joules, rel=0.15 if fact[0] == LLAMA_8B else 0.11)
     # The median gap between tokens lies between a step without prefill and the mean with it.
     tpot_ms = 1e3 * run.batch[0] / rate[0]
     profile = fit.profile(
@@ -173,8 +183,8 @@ def test_newer_engines_take_less_energy():
     # vLLM 0.5.4 to 0.11.1, Llama 3.1 8B at batch 64: 0.20 to 0.12 J per token. Ours is 0.24.
     run = run_of(FACTS[0])
     rate = power_validation.predicted_rate(run)
-    energy = power_of(power_data.work(run.assign(tokens_per_s=rate))) / rate[0]
-    assert 0.59 * 0.20 * 0.85 < energy < 0.12
+    joule = power_of(power_data.work(run.assign(tokens_per_s=rate))) / rate[0]
+    assert 0.59 * 0.20 * 0.85 < joule < 0.12
 
 
 def test_splitwise_is_slower_than_us_by_the_years_between():
@@ -228,3 +238,18 @@ def test_a_cap_saves_energy_and_costs_time():
     # From 250 to 175 W: 6.7 % more time, 23.2 % less energy (From Words to Watts, 2023).
     powers = [decode_power_w("H100", 2, 64, 0.01, tdp_w) for tdp_w in (250, 175)]
     assert 1 - 1.067 * powers[1] / powers[0] == pytest.approx(0.232, abs=0.03)
+
+
+def test_energy_of_a_token_by_hand():
+    # 10 ms and 16 GB on one GPU: 1.6 TB/s. Of a prompt of 100 tokens: 160 TFLOP/s of 8e9 weights.
+    profile = replace(
+        profile_70b("H100", 4), tp=1, weights_bytes=16e9, parameters=8e9, kv_bytes_per_token=0.0,
+        prefill_p0_s=0.01, prefill_p1_s_per_token=0.0, prefill_p2_s_per_token2=0.0,
+        decode_d0_s=0.01, decode_d1_s_per_seq=0.0, decode_d2_s_per_kv_token=0.0,
+        gpu_context_w=100.0, gpu_w_per_tb_per_s=100.0, gpu_w_per_tflop_per_s=1.0, gpu_tdp_w=400.0,
+        gpu_flops_scale=1.0,
+    )  # fmt: skip
+    assert energy.prompt_token_j(profile, 50) == pytest.approx((100 + 160 + 80) * 0.01 / 50)
+    assert energy.prompt_token_j(profile, 100) == pytest.approx(400 * 0.01 / 100)  # at the cap
+    got = energy.output_token_j(profile, np.array([1.0, 50.0]), 1000.0)
+    np.testing.assert_allclose(got, [(100 + 160 + 1.6) * 0.01, (100 + 160 + 80) * 0.01 / 50])
