@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from marlin.errors import UserError
 from marlin.serving.models import Model
@@ -145,13 +147,21 @@ def read(mirror: str) -> pd.DataFrame:
     return work(runs)
 
 
+def mean_context(
+    task: str, output_tokens: NDArray[np.float64], prompt_scale: float = 1.0
+) -> NDArray[np.float64]:
+    """Tokens in cache of a running sequence: its prompt and, as long replies run longer,
+    `O (1 + CV2) / 2` of its reply."""
+    reply = np.asarray(output_tokens, float) * (1.0 + REPLY_CV2[task]) / 2.0
+    return prompt_scale * PROMPT_TOKENS[task] + reply
+
+
 def work(runs: pd.DataFrame, prompt_scale: float = 1.0) -> pd.DataFrame:
     """`runs` with HBM traffic and arithmetic of one GPU, from the measured token rate.
 
     In a steady state every engine step gives each of the B running sequences one token, so that
-    there are rate / B steps a second; prompts join those steps. A running sequence holds its prompt
-    and, as long replies run longer, `O (1 + CV2) / 2` tokens of its reply. `prompt_scale` stretches
-    all prompts (to see what a wrong length would do).
+    there are rate / B steps a second; prompts join those steps. `prompt_scale` stretches all
+    prompts (to see what a wrong length would do).
     """
     traffic, compute = [], []
     for run in runs.to_dict("records"):
@@ -160,7 +170,7 @@ def work(runs: pd.DataFrame, prompt_scale: float = 1.0) -> pd.DataFrame:
         batch, output, rate = run["batch"], run["output_tokens"], run["tokens_per_s"]
         steps_per_s = rate / batch
         prompt_rate = prompt * rate / output
-        context = prompt + output * (1.0 + REPLY_CV2[run["task"]]) / 2.0
+        context = float(mean_context(run["task"], output, prompt_scale))
         weights = checkpoint.step_bytes(batch + prompt_rate / steps_per_s)
         kv = batch * context * checkpoint.model.kv_bytes_per_token
         flop_per_s = checkpoint.flop_per_token() * (rate + prompt_rate)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from marlin import files
 from marlin.entry import guard
-from marlin.serving import fit, hardware, power_data, power_fit, silicon
+from marlin.serving import fit, hardware, power_data, power_fit
 
 TABLE = Path(__file__).with_name("power_validation.csv")
 KEYS = [*power_data.CONFIGURATION, "precision"]
@@ -32,16 +32,20 @@ PROFILED = {
 
 
 def predicted_rate(runs: pd.DataFrame) -> np.ndarray:
-    """Output tokens/s, [N], of runs of one configuration, from its serving profile alone."""
+    """Output tokens/s, [N], of runs of one configuration, from its serving profile alone.
+
+    Each of B running sequences gets a token a step, and a share B / O of a prompt joins that step:
+    `rate = B / (t_dec(B) + B (t_pre - d0) / O)`, the fluid model's steady state.
+    """
     first = runs.iloc[0]
     profile = fit.profile(
         PROFILED[first.model], first.gpu, int(first.gpus), "vllm", first.precision
     )
     batch, output = runs.batch.to_numpy(), runs.output_tokens.to_numpy()
-    prompt = np.full(len(runs), float(power_data.PROMPT_TOKENS[first.task]))
-    forever = np.full(len(runs), np.inf)
-    ttft_s, tpot_s = silicon.closed_loop(profile, batch, prompt, output, forever)
-    return batch * output / (ttft_s + (output - 1) * tpot_s)
+    context = power_data.mean_context(first.task, output)
+    extra_s = profile.prefill_s(power_data.PROMPT_TOKENS[first.task]) - profile.decode_d0_s
+    step_s = profile.decode_step_s(batch, context) + batch * np.maximum(extra_s, 0.0) / output
+    return batch / step_s
 
 
 def predict(runs: pd.DataFrame) -> pd.DataFrame:
