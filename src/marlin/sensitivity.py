@@ -23,6 +23,7 @@ from marlin.evaluate import reported, run_day, summary
 from marlin.files import write_bytes
 from marlin.fleet.contract import OBJECTIVES
 from marlin.fleet.world import build_epochs, build_world
+from marlin.serving.hardware import POWER_RANGES
 from marlin.serving.profiles import ServingProfile
 from marlin.task import Task, forecast_inputs, make_scheduler
 
@@ -51,13 +52,16 @@ class Range:
 
 
 def ranges(run: RunConfig) -> list[Range]:
-    """The parameters and their uncertainty. Sources: docs/physics.md."""
+    """The parameters and their uncertainty. Sources: docs/physics.md and docs/power.md."""
+    power = POWER_RANGES["H100"]
+    traffic, compute = power["w_per_tb_per_s"], power["w_per_tflop_per_s"]
     nodes = [f"fleet.node_types.{name}" for name in run.fleet.node_types]
     node_base = " ".join(f"{n}.base_idle_w={{0}} {n}.base_full_w={{0}}" for n in nodes)
     return [
         Range("node base power", "W", 1200, "1200-2800", 2800, node_base),
-        Range("H100 power per traffic", "W/(TB/s)", 50, 140, 160, profile="gpu_w_per_tb_per_s"),
-        Range("H100 power per compute", "W/(TFLOP/s)", 0.6, 1.37, 1.8,
+        Range("H100 power per traffic", "W/(TB/s)", traffic.low, traffic.base, traffic.high,
+              profile="gpu_w_per_tb_per_s"),
+        Range("H100 power per compute", "W/(TFLOP/s)", compute.low, compute.base, compute.high,
               profile="gpu_w_per_tflop_per_s"),
         Range("replica utilisation", "", 0.2, 0.5, 0.8, "method.target_utilisation={0}"),
         Range("cycles of concentration", "", 3, 4, 6, "physics.cycles_of_concentration={0}"),
