@@ -16,6 +16,7 @@ from marlin.physics.power import gpu_power_w
 from marlin.serving import (
     calibrate,
     closed_loop,
+    energy,
     engine,
     engine_fit,
     fit,
@@ -244,8 +245,9 @@ def test_throughput_with_one_prompt_length_for_all(calibrated, index, batch, out
 @pytest.mark.parametrize("index", [1, 3])
 def test_energy_per_token_falls_with_the_batch(calibrated, index):
     p = calibrated[0][index]
-    prompt_j, alone_j = p.energy_j_per_token(8, 500, 300)
-    assert p.energy_j_per_token(64, 500, 300)[1] < alone_j / 4
+    prompt_j = energy.prompt_token_j(p, 500)
+    alone_j, crowd_j = energy.output_token_j(p, np.array([8, 64]), 650)
+    assert crowd_j < alone_j / 4
     assert prompt_j < alone_j
     # All GPUs at their limit for one decode step is the most that its tokens can cost.
     assert alone_j <= p.tp * p.gpu_tdp_w * float(p.decode_step_s(8, 650)) / 8 + 1e-9

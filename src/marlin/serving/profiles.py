@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from marlin.errors import UserError
-from marlin.physics.power import gpu_power_w
 from marlin.serving import memory
 from marlin.serving.hardware import GPUS
 from marlin.serving.models import MODELS
@@ -77,33 +76,6 @@ class ServingProfile:
             + self.decode_d1_s_per_seq * sequences
             + self.decode_d2_s_per_kv_token * sequences * context
         )
-
-    def energy_j_per_token(
-        self, batch: float, prompt_tokens: float, output_tokens: float
-    ) -> tuple[float, float]:
-        """GPU energy of one prompt token and of one output token, J, at a steady decode batch.
-
-        A prompt is processed alone, a decode step of `batch` sequences has a context of the prompt
-        and half of the output; power follows bytes read and arithmetic done in that time.
-        """
-        context = prompt_tokens + output_tokens / 2
-        kv = self.kv_bytes_per_token
-        prefill = self._step_j(float(self.prefill_s(prompt_tokens)), 0.0, prompt_tokens)
-        step_s = float(self.decode_step_s(batch, context))
-        return prefill / prompt_tokens, self._step_j(step_s, batch * context * kv, batch) / batch
-
-    def _step_j(self, seconds: float, kv_bytes: float, tokens: float) -> float:
-        """Energy of one step on all GPUs that reads the weights and `kv_bytes`, J."""
-        rate = 1e-12 / self.tp / seconds
-        power = gpu_power_w(
-            (self.weights_bytes + kv_bytes) * rate,
-            2 * self.parameters * self.gpu_flops_scale * tokens * rate,
-            context_w=self.gpu_context_w,
-            w_per_tb_per_s=self.gpu_w_per_tb_per_s,
-            w_per_tflop_per_s=self.gpu_w_per_tflop_per_s,
-            tdp_w=self.gpu_tdp_w,
-        )
-        return float(power) * self.tp * seconds
 
 
 COLUMNS = tuple(field.name for field in fields(ServingProfile))
