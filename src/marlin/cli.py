@@ -13,6 +13,7 @@ from marlin.errors import UserError
 
 MODULES = {
     "fetch": "marlin.fetch_cli",
+    "validate": "marlin.validate_cli",
     "train": "marlin.train",
     "evaluate": "marlin.evaluate",
     "plan": "marlin.plan_cli",
@@ -23,6 +24,7 @@ USAGE = """\
 usage: marlin COMMAND ...
 
   fetch       bring the measured data from a mirror or the internet
+  validate    check a trace or a fleet of one's own, and draw what was read
   prepare     turn data into one scenario file
   calibrate   turn measured kernel tables into serving profiles
   train       run methods by hand: marlin train -m method=marlin,nsga2 seed=0,1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import importlib
 import inspect
@@ -24,6 +25,7 @@ from pydantic.dataclasses import is_pydantic_dataclass
 
 from marlin.config import RunConfig
 from marlin.errors import UserError
+from marlin.files import sha256
 
 CONFIG_NAME = "config"
 NOT_A_RUN_GROUP = "suite"
@@ -88,6 +90,7 @@ def compose(overrides: Sequence[str] = ()) -> RunConfig:
 
 def validate(raw: dict[str, Any]) -> RunConfig:
     """Check a resolved mapping (see `compose` for what it returns and raises)."""
+    raw = _with_own_files(raw)
     try:
         run = RunConfig.model_validate(raw)
     except ValidationError as error:
@@ -140,6 +143,8 @@ def fingerprint(run: RunConfig, sections: Iterable[str] = ()) -> str:
     beside the fingerprint. With `sections`, only those parts of the run enter.
     """
     settings = run.model_dump(mode="json", exclude=set(NOT_SEMANTIC))
+    # The content of a trace counts, by its digest, and not where it lies.
+    del settings["workload"]["path"]
     chosen = {key: settings[key] for key in sections} or settings
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
@@ -202,6 +207,45 @@ def load_class(target: str) -> type:
     if not isinstance(found, type):
         raise UserError(f"method._target_={target} is not a class")
     return found
+
+
+def own_files(overrides: Sequence[str]) -> dict[str, str]:
+    """Digests by path of the user's files that overrides name."""
+    keys = ("fleet.path=", "workload.path=")
+    paths = [text.partition("=")[2].strip("'\"") for text in overrides if text.startswith(keys)]
+    return {path: _digest(Path(path)) for path in paths}
+
+
+def _with_own_files(raw: dict[str, Any]) -> dict[str, Any]:
+    """Settings with a fleet file read in and with the digest of a trace."""
+    raw = dict(raw)
+    fleet, workload = raw.get("fleet"), raw.get("workload")
+    if isinstance(fleet, dict) and "path" in fleet:
+        if not fleet["path"]:
+            raise UserError("fleet=own needs a file: add fleet.path=FILE")
+        from marlin.data import own_fleet
+
+        raw["fleet"] = own_fleet.read(Path(str(fleet["path"]))).model_dump(mode="json")
+    if isinstance(workload, dict) and workload.get("name") == "own":
+        path = workload.get("path")
+        if not path:
+            raise UserError("workload=own needs a file: add workload.path=FILE")
+        if not workload.get("sha256"):
+            raw["workload"] = workload | {"path": str(path), "sha256": _digest(Path(str(path)))}
+    return raw
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        what = "is not a file" if path.exists() else "does not exist"
+        raise UserError(f"{path} {what}: give the path of a file")
+    status = path.stat()
+    return _digest_of(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _digest_of(path: Path, size: int, mtime_ns: int) -> str:
+    return sha256(path)
 
 
 def _is_hydra(override: str) -> bool:

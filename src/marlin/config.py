@@ -11,11 +11,13 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+MAX_NODES = 1_000_000
+
 
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values do not change after checking."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Period(Section):
@@ -136,8 +138,8 @@ class FleetConfig(Section):
     """Sites and node types."""
 
     name: str
-    node_types: dict[str, NodeType]
-    sites: list[Site]
+    node_types: dict[str, NodeType] = Field(min_length=1)
+    sites: list[Site] = Field(min_length=1)
     round_trips: RoundTrips | None = Field(None, description="none: the measured Azure matrix")
 
     @model_validator(mode="after")
@@ -151,8 +153,13 @@ class FleetConfig(Section):
                 if node_type not in self.node_types:
                     known = ", ".join(self.node_types)
                     raise ValueError(f"site {site.name} has {node_type} nodes: not in {known}")
-                if count < 0:
+                if not 0 <= count <= MAX_NODES:
                     raise ValueError(f"site {site.name} has {count} nodes of type {node_type}")
+        for name in (self.name, *names, *self.node_types):
+            if not (0 < len(name) <= 64 and name.isprintable() and name.strip() == name):
+                raise ValueError(f"{name!r} is no name: use 1 to 64 printable characters")
+        if not any(sum(site.nodes.values()) for site in self.sites):
+            raise ValueError("no site has a node")
         return self
 
 
@@ -168,7 +175,12 @@ class WorkloadConfig(Section):
     """Who asks for what, and how much: requests by origin, model and service."""
 
     name: str
-    services: list[Literal["conversation", "code"]]
+    services: list[str] = Field(
+        [], description="of the Azure data; those of `path` if there is one"
+    )
+    path: str | None = Field(None, description="a trace of one's own, CSV or Parquet")
+    sha256: str | None = Field(None, description="of the content of `path`; filled in")
+    skip_bad_rows: bool = Field(False, description="of `path`: leave them out, and say so")
     origins: dict[str, Origin]
     reference_timezone: str = Field(description="whose local time the measured UTC week follows")
     last_mile_rtt_s: float = Field(ge=0, le=1)
@@ -176,6 +188,15 @@ class WorkloadConfig(Section):
     peak_utilisation: float = Field(gt=0, le=2, description="of the whole fleet, in train")
     noise_sd: float = Field(ge=0, le=1, description="relative, stationary, of 15-minute demand")
     noise_correlation: float = Field(ge=0, lt=1, description="from one epoch to the next")
+
+    @model_validator(mode="after")
+    def _services_have_data(self) -> Self:
+        if self.path is None and not self.services:
+            raise ValueError("services is empty: name conversation, code or both")
+        for name in self.services:
+            if self.path is None and name not in ("conversation", "code"):
+                raise ValueError(f"service {name!r} has no data: it must be conversation or code")
+        return self
 
 
 class SignalsConfig(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import os
 import re
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from marlin.config import RunConfig
 
 ADHOC = "results/adhoc"
+LONGEST_NAME = 200  # of a folder: file systems take 255 bytes
 BY_HAND = (
     "${scenario.name}/${method.name}/${ablation}/"
     "${file_name:${hydra.job.override_dirname}}/seed-${seed}"
@@ -128,7 +130,9 @@ def _run_hydra(run_one: Callable[[RunConfig, Path], None]) -> None:
                 wandb_export.replay(folder, Path(ADHOC).name, Path(ADHOC))
 
     def file_name(text: str) -> str:
-        return re.sub(r"[^\w.,-]", "", str(text))
+        name = re.sub(r"[^\w.,-]", "", str(text))
+        digest = hashlib.sha256(str(text).encode()).hexdigest()[:12]
+        return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 13]}-{digest}"
 
     logging.getLogger("hydra").setLevel(logging.WARNING)
     OmegaConf.register_new_resolver("file_name", file_name, replace=True)

@@ -110,10 +110,13 @@ def load(suite: str, data: str = "embedded") -> Plan:
             f"suite={suite} is unknown: the nearest is {near!r} (conf/suite has "
             f"{', '.join(suites())})"
         )
-    cached = inputs.cache_dir() / "plans" / f"{suite}-{data}-{_settings_digest()[:24]}.json"
+    settings = _read(path)
+    own = json.dumps(compose.own_files(settings.overrides), sort_keys=True)
+    digest = hashlib.sha256(f"{_settings_digest()}{own}".encode()).hexdigest()
+    cached = inputs.cache_dir() / "plans" / f"{suite}-{data}-{digest[:24]}.json"
     if cached.is_file():
         return _from_dict(json.loads(cached.read_text(encoding="utf-8")))
-    plan = make(_read(path), data)
+    plan = make(settings, data)
     write_json(cached, asdict(plan))
     return plan
 

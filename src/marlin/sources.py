@@ -43,6 +43,7 @@ PLUMBING = frozenset(
         "reproduce",
         "seal",
         "sources",
+        "validate_cli",
     )
 )
 

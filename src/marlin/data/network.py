@@ -109,3 +109,15 @@ def around_ring(table: np.ndarray) -> np.ndarray:
             steps = (stop - start) % count
             result[start, stop] = min(forward[steps], backward[count - steps] if steps else 0.0)
     return result
+
+
+def known_rtt_s(origins: Sequence[str], sites: Sequence[str], rows: pd.DataFrame) -> np.ndarray:
+    """Return the measured round trips [O, D] in seconds, NaN where a pair has none."""
+    pairs = zip(rows["from_region"], rows["to_region"], rows["rtt_ms"], strict=True)
+    seconds = {frozenset((a, b)): ms / 1000 for a, b, ms in pairs}
+    return np.array(
+        [
+            [SAME_REGION_S if a == b else seconds.get(frozenset((a, b)), np.nan) for b in sites]
+            for a in origins
+        ]
+    )

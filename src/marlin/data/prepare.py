@@ -17,7 +17,16 @@ import pandas as pd
 import xarray as xr
 
 from marlin.config import Period, RunConfig
-from marlin.data import climatology, derived, network, own_grid, signals, water, workload
+from marlin.data import (
+    climatology,
+    derived,
+    network,
+    own_grid,
+    own_workload,
+    signals,
+    water,
+    workload,
+)
 from marlin.data.derived import Derived
 from marlin.data.fetch import PACKAGE, origin_of
 from marlin.data.psychrometrics import wetbulb_c
@@ -76,19 +85,26 @@ def prepare(run: RunConfig, cache: Path | None = None) -> xr.Dataset:
     if 60 % minutes:
         raise UserError(f"scenario.epoch_minutes is {minutes}: use a divisor of 60, for example 15")
     blocks = list(time_blocks(run))
+    own = own_workload.load(run)
+    if own is not None:
+        run = own_workload.adapted(run, own)
     time = pd.DatetimeIndex(np.concatenate([block.time.to_numpy() for block in blocks]))
     hours = time.floor("h").unique()
     hourly, small = read_data(run, hours, cache)
     dataset = xr.Dataset(coords=coordinates(run, time))
     dataset["split"] = ("time", np.concatenate([b.split for b in blocks]).astype(np.int8))
     add_signals(dataset, run, hourly, small, time)
-    add_workload(dataset, run, small, blocks)
+    add_workload(dataset, run, small, blocks, own)
     add_fleet(dataset, run, small)
     for name, (unit, long_name) in UNITS.items():
         dataset[name].attrs = {"units": unit, "long_name": long_name}
         if dataset[name].dtype == np.float64:
             dataset[name] = dataset[name].astype(np.float32)
     dataset.attrs = attributes(run, hourly, cache)
+    if own is not None:
+        said = own_workload.describe(run.workload, own)
+        dataset.attrs["own_workload"] = said
+        print(f"marlin: caution: {said}", file=sys.stderr)
     for zone, text in cautions(hourly.zones).items():
         print(f"marlin: caution: zone {zone}: {text}", file=sys.stderr)
     return dataset
@@ -219,17 +235,34 @@ def between_hours(
     return (1 - part) * values[index] + part * values[after]
 
 
-def add_workload(dataset: xr.Dataset, run: RunConfig, small: Derived, blocks: list[Block]) -> None:
-    """Add arrival rates and token statistics."""
+def add_workload(
+    dataset: xr.Dataset,
+    run: RunConfig,
+    small: Derived,
+    blocks: list[Block],
+    own: own_workload.OwnWorkload | None,
+) -> None:
+    """Add arrival rates and token statistics, of the Azure data or of the user's own trace."""
     minutes, models, week = run.scenario.epoch_minutes, len(run.serving.models), small.weekly_rates
-    rates = [
-        workload.arrival_rate_per_s(block.time, minutes, models, run.workload, week, stream)
-        for stream, block in enumerate(blocks)
-    ]
+    services, names = run.workload.services, [model.name for model in run.serving.models]
+    if own is None:
+        rates = [
+            workload.arrival_rate_per_s(block.time, minutes, models, run.workload, week, stream)
+            for stream, block in enumerate(blocks)
+        ]
+        statistics = workload.lengths(services, small.token_moments, small.token_quantiles)
+    else:
+        rates = [
+            own_workload.arrival_rate_per_s(
+                own, block.time, minutes, names, run.workload, week, stream
+            )
+            for stream, block in enumerate(blocks)
+        ]
+        for block, part in zip(blocks, rates, strict=True):
+            own_workload.check_days(str(run.workload.path), block.time, part)
+        statistics = own_workload.lengths(own)
     dims = ("time", "origin", "model", "service")
     dataset["arrival_rate_per_s"] = (dims, np.concatenate(rates))
-    services = run.workload.services
-    statistics = workload.lengths(services, small.token_moments, small.token_quantiles)
     for name, values in statistics.moments.items():
         dataset[name] = ("service", values)
     dataset["prompt_tokens_quantile"] = (("service", "quantile"), statistics.prompt_quantile)
