@@ -61,9 +61,9 @@ def check(path: Path) -> tuple[FleetConfig | None, list[BadField]]:
         try:
             fleet = FleetConfig.model_validate(tree.value)
         except ValidationError as error:
-            bad += [
-                BadField(tree.line(e["loc"]), _reason(e)) for e in error.errors(include_url=False)
-            ]
+            for found in error.errors(include_url=False):
+                place = found["loc"] or _site_at_fault(tree.value, found["msg"])
+                bad.append(BadField(tree.line(place), _reason(found)))
     if fleet is not None:
         bad += _place_problems(fleet, tree)
     return fleet, sorted(bad, key=lambda field: field.line)
@@ -189,6 +189,15 @@ class _Tree:
             self.lines[(*place, name)] = line
             own[name] = self._value(value, (*place, name))
         return merged | own
+
+
+def _site_at_fault(value: Any, message: str) -> Place:
+    """Place of the site that a check of the whole fleet names."""
+    sites = value["sites"] if isinstance(value, dict) else []
+    for index, site in enumerate(sites):
+        if f"site {site['name']} has " in message:
+            return ("sites", index, "nodes")
+    return ()
 
 
 def _reason(error: Any) -> str:
