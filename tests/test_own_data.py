@@ -236,16 +236,18 @@ def test_anchors_merge_and_bombs_end(tmp_path: Path) -> None:
             own_fleet.read(written(tmp_path, content))
 
 
-def test_sizes_of_fleets(tmp_path: Path) -> None:
-    for number in (1, 30):
-        lines = FLEET.read_text().splitlines(keepends=True)
-        site = next(line for line in lines if "dublin" in line)
-        sites = [site.replace("dublin", f"site-{k}") for k in range(number)]
-        text = "".join(lines[: lines.index(site)] + sites)
-        path = written(tmp_path, text, "fleet.yaml")
-        run = compose.compose([*OVERRIDES, f"fleet.path='{path}'"])
-        assert prepare(run).sizes["site"] == number
-        cli.main(["validate", str(path)])
+@pytest.mark.parametrize("number", [1, 30])
+def test_sizes_of_fleets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, number: int
+) -> None:
+    lines = FLEET.read_text().splitlines(keepends=True)
+    site = next(line for line in lines if "dublin" in line)
+    sites = [site.replace("dublin", f"site-{k}") for k in range(number)]
+    path = written(tmp_path, "".join(lines[: lines.index(site)] + sites), "fleet.yaml")
+    assert len(compose.compose([*OVERRIDES, f"fleet.path='{path}'"]).fleet.sites) == number
+    monkeypatch.setattr(sys, "argv", [])
+    cli.main(["validate", str(path)])
+    assert f"{number} sites in 1 zones" in capsys.readouterr().out
 
 
 def check_no_traceback(folder: Path, content: bytes, name: str) -> None:
