@@ -98,7 +98,11 @@ def fleet(path: Path, picture: Path) -> None:
         print(f"note: zone {zone}: {text}")
     places = table("embedded/sites.csv").set_index("zone").loc[zones]
     regions = [site.network for site in found.sites]
-    rtt = network.known_rtt_s(regions, regions, table("embedded/rtt.csv")) * 1e3
+    own = found.round_trips
+    if own is None:
+        rtt = network.known_rtt_s(regions, regions, table("embedded/rtt.csv")) * 1e3
+    else:
+        rtt = network.own_rtt_s(regions, regions, 0.0, own.rtt_ms, own.path) * 1e3
     coordinates = places[["latitude", "longitude"]].to_numpy(float)
     _save(plots.fleet_figure(names, zones, nodes, coordinates, rtt), picture)
 

@@ -220,6 +220,9 @@ def _place_problems(fleet: FleetConfig, tree: _Tree) -> Iterator[BadField]:
     zones = measured_zones()
     rtt = table("embedded/rtt.csv")
     regions = sorted(set(rtt["from_region"]) | set(rtt["to_region"]))
+    known, what = regions, "Azure region"
+    if fleet.round_trips is not None:
+        known, what = list(fleet.round_trips.rtt_ms), "place of round_trips"
     for index, site in enumerate(fleet.sites):
         if site.zone not in zones:
             yield BadField(
@@ -227,8 +230,8 @@ def _place_problems(fleet: FleetConfig, tree: _Tree) -> Iterator[BadField]:
                 f"there are no data of grid zone {site.zone!r}"
                 f"{nearest_zone(site.zone, site.network, zones)}; zones: {', '.join(zones)}",
             )
-        if site.network not in regions:
+        if site.network not in known:
             yield BadField(
                 tree.line(("sites", index, "network")),
-                f"unknown Azure region {site.network!r}{nearest(site.network, regions)}",
+                f"unknown {what} {site.network!r}{nearest(site.network, known)}",
             )
