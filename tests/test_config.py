@@ -50,14 +50,25 @@ def own(tmp_path, monkeypatch):
     sys.modules.pop("own_schedulers", None)
 
 
+EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+OWN_FILES = {"fleet": EXAMPLES / "fleet.yaml", "workload": EXAMPLES / "trace.csv"}
+OWN_FLEET = ("fleet", "own")
 OPTIONS = [(group, option) for group, names in compose.groups().items() for option in names]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_file_of_every_group_composes(group, option):
-    run = compose.compose([f"{group}={option}"])
+    file = OWN_FILES.get(group) if option == "own" else None
+    run = compose.compose([f"{group}={option}", *([f"{group}.path='{file}'"] if file else [])])
     part = run.model_dump()[group]
-    assert part == option or part["name"] == option
+    # A fleet of one's own brings its name.
+    assert part == option or part["name"] == ("example" if (group, option) == OWN_FLEET else option)
+
+
+@pytest.mark.parametrize("group", OWN_FILES)
+def test_data_of_ones_own_need_a_file(group):
+    with pytest.raises(UserError, match=f"add {group}.path=FILE"):
+        compose.compose([f"{group}=own"])
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,14 @@ def fleet_figure(
         total = np.sum(list(nodes.values()), axis=0)
         chart.scatter(places[:, 1], places[:, 0], s=15 + 120 * total / total.max(), color=BLUE,
                       alpha=0.6)  # fmt: skip
+        labelled: list[tuple[float, float]] = []
         for zone in dict.fromkeys(zones):
             latitude, longitude = places[zones.index(zone)]
+            # The bars name every zone; here a label that would lie on another is left out.
+            near = (abs(latitude - a) < 10 and abs(longitude - b) < 40 for a, b in labelled)
+            if any(near):
+                continue
+            labelled.append((latitude, longitude))
             chart.annotate(zone, (longitude, latitude), (4, 4), textcoords="offset points")
         chart.set(xlim=(-180, 180), ylim=(-60, 75), xlabel="longitude (°)", ylabel="latitude (°)")
         chart.set_xticks(range(-180, 181, 60))
