@@ -119,7 +119,7 @@ class Core:
         Routing is a softmax over sites of a preference per model less a distance term; power
         follows from the load target of each site through the shared power-down layer.
         """
-        world, xp = self.world, array_namespace(actions)
+        world, known, xp = self.world, row(self.forecast, epochs), array_namespace(actions)
         sites, models = len(world.sites), len(world.models)
         taste = xp.reshape(actions[:, : models * sites], (-1, 1, models, 1, sites))
         near = xp.reshape(0.5 * NEAREST_PER_S * (1.0 + actions[:, -1]), (-1, 1, 1, 1, 1))
@@ -127,7 +127,7 @@ class Core:
         routing = xp.broadcast_to(shares, (len(actions), *world.class_shape, sites))
         level = 0.5 * (1.0 + actions[:, models * sites : -1])
         target = TARGET_LOW + (TARGET_HIGH - TARGET_LOW) * level
-        return sized_plan(world, routing, self.forecast.arrival_rate_per_s[epochs], target)
+        return sized_plan(world, routing, known.arrival_rate_per_s, target, known.available)
 
     def step(self, state: State, actions: Array, epochs: Array) -> tuple[State, Outcome]:
         """Carry out `actions` [B, A] in `epochs` [B], as they came true."""

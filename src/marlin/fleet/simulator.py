@@ -52,10 +52,10 @@ def step(world: World, state: State, plan: Plan, inputs: Inputs) -> tuple[State,
     available = _types_first(inputs.available)  # [G, D, B]
     waiting = _sites_last(state.backlog) / world.epoch_s  # [M, S, D, B]
     nodes = _nodes(world, plan, state, available)
-    capacity = _capacity(world, nodes.ready)
+    capacity = capacity_per_s(world, nodes.ready)
     slots = 1.0 / capacity.clip(min=TINY)
 
-    flows = _shares(world, plan.routing) * arrivals[..., None, :]  # [O, M, S, D, B]
+    flows = own_shares(world, plan.routing) * arrivals[..., None, :]  # [O, M, S, D, B]
     sent = xp.sum(flows, axis=(1, 2))  # [O, D, B]
     routed = xp.sum(flows, axis=0)  # [M, S, D, B]
     spill = _spill(world, routed, capacity, slots, waiting)
@@ -127,7 +127,7 @@ def _types_first(pools: Array) -> Array:
     return contiguous(array_namespace(pools).permute_dims(pools, (2, 1, 0)))
 
 
-def _shares(world: World, routing: Array) -> Array:
+def own_shares(world: World, routing: Array) -> Array:
     """Routing with worlds last; a share sent to a site that only fills up a batch goes to the
     world's own sites, as the rest of its class does, or evenly if there is no rest.
     """
@@ -158,7 +158,7 @@ def _nodes(world: World, plan: Plan, state: State, available: Array) -> _Nodes:
     return _Nodes(on, warm, warm + (on - warm) * (1.0 - late))
 
 
-def _capacity(world: World, nodes: Array) -> Array:
+def capacity_per_s(world: World, nodes: Array) -> Array:
     """Requests per second of each class that would alone fill a site's nodes.
 
     Shapes: nodes [G, D, B] -> [M, S, D, B].
@@ -187,12 +187,24 @@ def dispatch(
     What finds no room stays where the plan put it. Shapes: routing and result [B, O, M, S, D],
     arrivals [B, O, M, S], capacity and waiting [B, D, M, S].
     """
-    xp = array_namespace(routing)
-    flows = _shares(world, routing) * worlds_last(arrival_rate_per_s)[..., None, :]
-    capacity = _sites_last(capacity)
+    arrivals = worlds_last(arrival_rate_per_s)
+    capacity, waiting = _sites_last(capacity), _sites_last(waiting)
+    shares, _ = dispatched_shares(world, own_shares(world, routing), arrivals, capacity, waiting)
+    return _worlds_first(shares * arrivals[..., None, :])
+
+
+def dispatched_shares(
+    world: World, shares: Array, arrivals: Array, capacity: Array, waiting: Array
+) -> tuple[Array, Array]:
+    """Shares after spill-over and what they send to each site, worlds last.
+
+    Shapes: shares [O, M, S, D, B], arrivals [O, M, S, B]; requests per second routed, capacity
+    and waiting [M, S, D, B].
+    """
+    routed = array_namespace(shares).sum(shares * arrivals[..., None, :], axis=0)
     slots = 1.0 / capacity.clip(min=TINY)
-    spill = _spill(world, xp.sum(flows, axis=0), capacity, slots, _sites_last(waiting))
-    return _worlds_first(_spilled(world.terms, spill, flows))
+    spill = _spill(world, routed, capacity, slots, waiting)
+    return _spilled(world.terms, spill, shares), _spilled(world.terms, spill, routed)
 
 
 @dataclass(frozen=True)
@@ -389,7 +401,7 @@ def _cold_wait_s(world: World, nodes: _Nodes, routed: Array) -> Array:
     first `cold_s` seconds waits for the rest of them.
     """
     xp = array_namespace(routed)
-    capacity = _capacity(world, nodes.warm)
+    capacity = capacity_per_s(world, nodes.warm)
     demand = xp.sum(routed / capacity.clip(min=TINY), axis=(0, 1))
     uncovered = (1.0 - 1.0 / demand.clip(min=TINY)).clip(min=0.0)
     new = nodes.on - nodes.warm
