@@ -70,7 +70,7 @@ def of_size(world, epoch: Inputs, sites: int, rng):
         site_pull=np.exp(-site_detour_s(rtt_s) / SPILL_REACH_S),
     )
     demand = epoch.arrival_rate_per_s * sites / len(world.sites)
-    signals = {f.name: getattr(epoch, f.name)[..., pick] for f in fields(Inputs)[1:]}
+    signals = {f.name: getattr(epoch, f.name)[:, pick] for f in fields(Inputs)[1:]}
     names = tuple(str(i) for i in range(sites))
     return replace(world, sites=names, constants=constants), Inputs(demand, **signals)
 
