@@ -184,6 +184,9 @@ class WorkloadConfig(Section):
     origins: dict[str, Origin]
     reference_timezone: str = Field(description="whose local time the measured UTC week follows")
     last_mile_rtt_s: float = Field(ge=0, le=1)
+    token_year: Literal[2023, 2024] = Field(
+        description="2023: token lengths of the measured rows; 2024: weighted to those of 2024"
+    )
     large_share: float = Field(ge=0, le=1, description="share of requests for the large model")
     peak_utilisation: float = Field(gt=0, le=2, description="of the whole fleet, in train")
     noise_sd: float = Field(ge=0, le=1, description="relative, stationary, of 15-minute demand")

@@ -1,29 +1,36 @@
 """Hourly signals drawn from embedded climatologies: right means, spread and autocorrelation.
 
-Every (variable, zone) has a latent Gaussian series: an autoregression whose shocks are correlated
-across zones and variables. Within a month x hour-of-day cell, the ranks of the latent values pick
-from the cell's shape (a curve of ordered residuals, chosen by the skewness of the cell, so that
-price spikes stay rare and large), which is scaled by the measured mean and spread of the cell.
+Every (variable, zone) has a latent Gaussian series: a weekly profile (carbon and price) plus an
+autoregression whose shocks are correlated across zones and variables. Within a month x
+hour-of-day cell, the ranks of the latent values pick from the cell's shape (a curve of ordered
+residuals, chosen by the skewness of the cell, so that price spikes stay rare and large), which is
+scaled by the measured mean and spread of the cell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 import pandas as pd
 
-from marlin.data.signals import VARIABLES, HourlySignals, all_hours
+from marlin.data.autoregression import coefficients
+from marlin.data.signals import VARIABLES, YEARS, HourlySignals, all_hours
 from marlin.data.tables import check_zones, embedded_zones, table
 from marlin.errors import UserError
 
 SEED = 2023_2024
-ORDER = 25
 BURN_IN_H = 2000
+WEEK_H = 7 * 24
 CELLS = 12 * 24
 SHAPE_POINTS = 31
 CLIPPING_PASSES = 8
+AUTOREGRESSION = "embedded/autoregression.csv.gz"
+SHOCKS = "embedded/shock_correlation.csv.gz"
+WEEKLY = "embedded/weekly.csv.gz"
+SHAPES = "embedded/shapes.csv"
+BOUNDS = "embedded/bounds.csv"
 STATISTICS = {
     "carbon_g_per_kwh": "embedded/carbon.csv.gz",
     "price_usd_per_mwh": "embedded/price.csv.gz",
@@ -56,12 +63,17 @@ def read(zones: Sequence[str], hours: pd.DatetimeIndex, family: str) -> HourlySi
     """Return drawn signals of `zones` at `hours` (UTC, within the years that the tables cover).
 
     The draw is the same for every subset of zones and hours. Raises UserError for an unknown
-    zone, and for a zone without a price in the year asked for.
+    zone, for hours of other years, and for a zone without a price in the year asked for.
     """
     known = embedded_zones()
     check_zones(zones, known, "embedded")
-    drawn = _draw(family)
     rows = all_hours().get_indexer(hours)
+    if (rows < 0).any():
+        raise UserError(
+            f"signals=embedded has no hour {hours[int(np.argmax(rows < 0))]} UTC: its tables cover "
+            f"{YEARS[0]} to {YEARS[-1]}; choose a period of those years"
+        )
+    drawn = draw(family)
     columns = [known.index(zone) for zone in zones]
     values = {name: drawn[name][rows[:, None], columns] for name in VARIABLES}
     missing = np.isnan(values["price_usd_per_mwh"]).any(axis=0)
@@ -75,21 +87,29 @@ def read(zones: Sequence[str], hours: pd.DatetimeIndex, family: str) -> HourlySi
 
 
 @cache
-def _draw(family: str) -> dict[str, np.ndarray]:
-    """Return every variable over all hours and all known zones, [T, Z] each."""
+def draw(family: str, seed: int = SEED) -> dict[str, np.ndarray]:
+    """Return every variable over all hours and all known zones, [T, Z] each; do not write to it.
+
+    `read` hands out the draw of the default seed, on which the tables were calibrated.
+    """
+    models, shocks, weekly = table(AUTOREGRESSION), table(SHOCKS), table(WEEKLY)
+    return signals_of(latent_series(models, shocks, weekly, seed), family, table)
+
+
+def signals_of(
+    latent: np.ndarray, family: str, tables: Callable[[str], pd.DataFrame]
+) -> dict[str, np.ndarray]:
+    """Return every variable [T, Z] that a latent series [T, variables x zones] stands for.
+
+    `tables` returns a table by its name in the package. NaN in years that a zone lacks.
+    """
     hours = all_hours()
-    latent = latent_series(
-        hours,
-        table("embedded/autoregression.csv"),
-        table("embedded/shock_correlation.csv"),
-    )
-    zones = embedded_zones()
+    shapes, bounds = _rows_by_key(tables(SHAPES), 2), _rows_by_key(tables(BOUNDS), 3)
+    zones = sorted(tables(STATISTICS["drybulb_c"])["zone"].unique())
     result = {name: np.full((len(hours), len(zones)), np.nan) for name in VARIABLES}
-    shapes = _rows_by_key("embedded/shapes.csv", 2)
-    bounds = _rows_by_key("embedded/bounds.csv", 3)
     for i, variable in enumerate(VARIABLES):
         stem = column_of(variable, family)
-        for _, cells in table(STATISTICS[variable]).groupby(["zone", "year"]):
+        for _, cells in tables(STATISTICS[variable]).groupby(["zone", "year"]):
             zone, year = str(cells["zone"].iloc[0]), int(cells["year"].iloc[0])
             j = zones.index(zone)
             rows = np.flatnonzero(hours.year == year)
@@ -140,30 +160,49 @@ def shape_residuals(latent: np.ndarray, cells: np.ndarray, curves: np.ndarray) -
 
 
 def latent_series(
-    hours: pd.DatetimeIndex, models: pd.DataFrame, shocks: pd.DataFrame
+    models: pd.DataFrame, shocks: pd.DataFrame, weekly: pd.DataFrame, seed: int
 ) -> np.ndarray:
-    """Draw the latent Gaussian series [T, variables x zones], unit variance, from the fixed seed.
+    """Draw the latent Gaussian series [T, variables x zones], unit variance, over all hours.
 
-    `models`: one autoregression a row (variable, zone, year, shock sd, coefficients); `shocks`:
-    lower triangle of the correlation of the shocks, one series a row. The years share one stream
-    of shocks, so that a series does not break at New Year.
+    `models`: partial autocorrelations by variable, zone and year; `shocks`: lower triangle of the
+    correlation of the shocks, one series a row; `weekly`: profile of some series by hour of the
+    week. The years share one stream of shocks, so that a series does not break at New Year. NaN
+    where a series has no model for the year.
     """
     from scipy.signal import lfilter
 
-    lower = shocks.iloc[:, 1:].to_numpy(float)
-    correlation = lower + np.tril(lower, -1).T
-    generator = np.random.default_rng(SEED)
-    drawn = generator.standard_normal((len(hours) + BURN_IN_H, len(correlation)))
-    drawn = drawn @ _root(correlation).T
-    series = np.empty((len(hours), len(correlation)))
-    for year, rows in models.groupby("year"):
+    hours = all_hours()
+    names = list(shocks["series"])
+    generator = np.random.default_rng(seed)
+    drawn = generator.standard_normal((len(hours) + BURN_IN_H, len(names)))
+    drawn = drawn @ _root(symmetric(shocks)).T
+    week = hour_of_week(hours)
+    series = np.full((len(hours), len(names)), np.nan)
+    numbers = models.iloc[:, 3:].to_numpy(float)
+    filters, shock_sd = coefficients(numbers)
+    for row, (variable, zone, year) in enumerate(models.iloc[:, :3].itertuples(index=False)):
+        name = f"{variable}:{zone}"
+        k = names.index(name)
         inside = np.flatnonzero(hours.year == year)
         stop = BURN_IN_H + inside[-1] + 1
-        for k, row in enumerate(rows.iloc[:, 3:].to_numpy(float)):
-            denominator = np.concatenate([[1.0], -row[1:]])
-            filtered = lfilter([row[0]], denominator, drawn[:stop, k])
-            series[inside, k] = filtered[BURN_IN_H + inside]
+        denominator = np.concatenate([[1.0], -filters[row]])
+        values = lfilter([shock_sd[row]], denominator, drawn[:stop, k])[BURN_IN_H + inside]
+        if name in weekly:
+            profile = weekly[name].to_numpy(float)
+            values = profile[week[inside]] + np.sqrt(1 - (profile**2).mean()) * values
+        series[inside, k] = values
     return series
+
+
+def hour_of_week(time: pd.DatetimeIndex) -> np.ndarray:
+    """Return the hour since Monday 0 h UTC [T], 0..167."""
+    return (time.day_of_week * 24 + time.hour).to_numpy()
+
+
+def symmetric(shocks: pd.DataFrame) -> np.ndarray:
+    """Return the correlation matrix whose lower triangle a table of shocks holds."""
+    lower = shocks.iloc[:, 1:].to_numpy(float)
+    return lower + np.tril(lower, -1).T
 
 
 def _root(correlation: np.ndarray) -> np.ndarray:
@@ -177,7 +216,6 @@ def _root(correlation: np.ndarray) -> np.ndarray:
     return root / np.linalg.norm(root, axis=1, keepdims=True)
 
 
-def _rows_by_key(name: str, keys: int) -> dict[tuple, np.ndarray]:
+def _rows_by_key(rows: pd.DataFrame, keys: int) -> dict[tuple, np.ndarray]:
     """Return the numbers of each row of a table by its first `keys` columns."""
-    rows = table(name).to_numpy(object)
-    return {tuple(row[:keys]): row[keys:].astype(float) for row in rows}
+    return {tuple(row[:keys]): row[keys:].astype(float) for row in rows.to_numpy(object)}

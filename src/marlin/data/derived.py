@@ -19,7 +19,8 @@ class Derived:
     """One table a field; in the package it is `embedded/<field>.csv`, with rounded numbers.
 
     `sites`, `ewif` and `aware` have rows by zone, `rtt` by pair of Azure regions, `token_moments`
-    and `token_quantiles` by service, `weekly_rates` by quarter hour of the week.
+    and `token_quantiles` by token year and service, `token_cdf` by service, `weekly_rates` by
+    quarter hour of the week.
     """
 
     sites: pd.DataFrame
@@ -28,6 +29,7 @@ class Derived:
     rtt: pd.DataFrame
     token_moments: pd.DataFrame
     token_quantiles: pd.DataFrame
+    token_cdf: pd.DataFrame
     weekly_rates: pd.DataFrame
 
 
@@ -52,7 +54,9 @@ def measured(cache: Path, zones: Sequence[str]) -> Derived:
             return packaged(name)
         return complete(read(), source)
 
-    moments, quantiles = workload.read_token_statistics(cache)
+    week = "azure-llm-2024-week"
+    token_cdf = of(week, "token_cdf", lambda: workload.read_token_cdf(cache))
+    moments, quantiles = workload.read_token_statistics(cache, token_cdf)
     return Derived(
         sites=complete(signals.read_sites(cache, zones), "open-meteo-era5"),
         ewif=of(
@@ -64,9 +68,8 @@ def measured(cache: Path, zones: Sequence[str]) -> Derived:
         rtt=of("azure-rtt-p50", "rtt", lambda: network.read_round_trips(cache)),
         token_moments=complete(moments, "azure-llm-2023"),
         token_quantiles=complete(quantiles, "azure-llm-2023"),
-        weekly_rates=of(
-            "azure-llm-2024-week", "weekly_rates", lambda: workload.read_weekly_rates(cache)
-        ),
+        token_cdf=token_cdf,
+        weekly_rates=of(week, "weekly_rates", lambda: workload.read_weekly_rates(cache)),
     )
 
 

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
-from marlin.data import climatology, derived, signals
+from marlin.data import climatology, derived, latent, signals
 from marlin.data.derived import Derived
 from marlin.data.fetch import fetch
 from marlin.data.registry import sources
@@ -35,13 +35,10 @@ SMALL_DIGITS: dict[str, int | dict[str, int]] = {
     "ewif": 4,
     "token_moments": 4,
     "token_quantiles": {"quantile": 2, "prompt_tokens": 1, "output_tokens": 1},
+    "token_cdf": {"quantile": 2, "prompt_tokens": 1, "output_tokens": 1},
     "weekly_rates": 3,
 }
-SHAPES = 20
-CORRECTIONS = 24
-CORRECTION_STEP = 0.5
-SMALLEST_EIGENVALUE = 1e-4
-MAX_CORRELATION = 0.98
+SHAPES = 40
 Measured = dict[str, pd.DataFrame]
 
 
@@ -52,7 +49,7 @@ def build(cache: Path) -> dict[str, pd.DataFrame]:
     tables, shapes = cell_tables(measured, residuals)
     tables["shapes.csv"] = shapes
     tables["bounds.csv"] = bounds_table(measured)
-    tables["autoregression.csv"], tables["shock_correlation.csv"] = fit_latent(residuals, tables)
+    tables |= latent.fit(measured, residuals, tables)
     return tables | rounded(derived.measured(cache, measured_zones()))
 
 
@@ -118,7 +115,8 @@ def cell_tables(
             columns[f"{name}_mean"] = mean.round(digits)
             columns[f"{name}_sd"] = spread.round(digits + 1)
             columns[f"{name}_shape"] = shape
-        for k in range(SHAPES):
+        used = [k for k in range(SHAPES) if sum(map(len, curves[k]))]
+        for k in used:
             shapes.append([name, k, *np.concatenate(curves[k]).mean(axis=0).round(3)])
     points = [f"p{k}" for k in range(climatology.SHAPE_POINTS)]
     tables = {
@@ -155,151 +153,6 @@ def bounds_table(measured: Measured) -> pd.DataFrame:
         for zone, year, _, values in years_of(measured, name)
     ]
     return pd.DataFrame(rows, columns=["column", "zone", "year", "lowest", "highest"])
-
-
-def fit_latent(
-    residuals: Measured, tables: dict[str, pd.DataFrame]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Fit one autoregression per (variable, zone, year) and the correlation of their shocks.
-
-    Yule-Walker with ORDER lags reproduces the first ORDER autocorrelations, the daily one
-    included. Shapes and cell means change autocorrelations, and a drawn year is a sample: those
-    asked for are therefore corrected by what the residuals of the fixed-seed draw lack, and the
-    correction with the smallest error at lags 1 and 24 is kept.
-    Source: Box, Jenkins, Reinsel and Ljung, Time Series Analysis, chapter 6.
-    """
-    hours = signals.all_hours()
-    scores = score_table(residuals)
-    keys = [(name, year) for year in signals.YEARS for name in scores]
-    asked = {key: year_autocorrelation(scores, *key) for key in keys}
-    goal = {key: year_autocorrelation(residual_of(residuals), *key) for key in keys}
-    shocks = shock_correlation(scores, autoregression_table(asked))
-    best, least = dict(asked), dict.fromkeys(keys, np.inf)
-    for _ in range(CORRECTIONS):
-        models = autoregression_table(asked)
-        drawn = drawn_residuals(climatology.latent_series(hours, models, shocks), scores, tables)
-        for key in keys:
-            lack = goal[key] - year_autocorrelation(drawn, *key)
-            error = np.abs(lack[[1, 24]]).max()
-            if error < least[key]:
-                best[key], least[key] = asked[key], error
-            asked[key] = corrected(asked[key], CORRECTION_STEP * lack)
-    return autoregression_table(best), shocks
-
-
-def residual_of(residuals: Measured) -> pd.DataFrame:
-    """Return the residuals that drive the latent series (direct carbon), one column a series."""
-    columns = {}
-    for variable in signals.VARIABLES:
-        frame = residuals[climatology.column_of(variable, "direct")]
-        columns |= {f"{variable}:{zone}": frame[zone] for zone in measured_zones()}
-    return pd.DataFrame(columns)
-
-
-def drawn_residuals(
-    latent: np.ndarray, scores: pd.DataFrame, tables: dict[str, pd.DataFrame]
-) -> pd.DataFrame:
-    """Return the residuals that the latent series give under the cells' shapes."""
-    hours = signals.all_hours()
-    shapes = {
-        tuple(row[:2]): row[2:].astype(float) for row in tables["shapes.csv"].to_numpy(object)
-    }
-    result = pd.DataFrame(np.nan, index=scores.index, columns=scores.columns)
-    for k, name in enumerate(scores):
-        variable, zone = name.split(":")
-        stem = climatology.column_of(variable, "direct")
-        rows = tables[_file_of(stem)]
-        for year, cells in rows[rows["zone"] == zone].groupby("year"):
-            inside = np.flatnonzero(hours.year == year)
-            curves = np.stack([shapes[stem, shape] for shape in cells[f"{stem}_shape"]])
-            cell = climatology.cell_of(hours[inside])
-            values = climatology.shape_residuals(latent[inside, k], cell, curves)
-            result.iloc[inside, k] = values
-    return result
-
-
-def year_autocorrelation(series: pd.DataFrame, name: str, year: int) -> np.ndarray:
-    """Return autocorrelations 0..ORDER of a series in a year (in another, if it has none there)."""
-    time = pd.DatetimeIndex(series.index)
-    values = series[name].to_numpy()
-    known = ~np.isnan(values)
-    inside = known & (time.year == year)
-    return autocorrelation(values[inside if inside.any() else known])
-
-
-def score_table(residuals: Measured) -> pd.DataFrame:
-    """Return the Gaussian scores [T, variables x zones] of the residuals, unit variance."""
-    hours = signals.all_hours()
-    scores = {}
-    for variable in signals.VARIABLES:
-        frame = residuals[climatology.column_of(variable, "direct")]
-        for zone in measured_zones():
-            known = frame[zone].dropna()
-            values = in_cell_scores(known.to_numpy(), pd.DatetimeIndex(known.index))
-            scores[f"{variable}:{zone}"] = pd.Series(values, index=known.index).reindex(hours)
-    return pd.DataFrame(scores)
-
-
-def in_cell_scores(values: np.ndarray, time: pd.DatetimeIndex) -> np.ndarray:
-    """Return normal quantiles of the ranks of `values` within their year, month and hour."""
-    from scipy.special import ndtri
-
-    scores = np.empty(len(values))
-    for year in np.unique(time.year):
-        rows = np.flatnonzero(time.year == year)
-        rank, count = climatology.ranks_in_cells(values[rows], climatology.cell_of(time[rows]))
-        scores[rows] = ndtri((rank + 0.5) / count)
-    return scores / scores.std()
-
-
-def autocorrelation(values: np.ndarray) -> np.ndarray:
-    """Return the autocorrelation of zero-mean `values` at lags 0..ORDER."""
-    n, power = len(values), values @ values
-    return np.array([values[: n - k] @ values[k:] / power for k in range(climatology.ORDER + 1)])
-
-
-def corrected(asked: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Return autocorrelations moved by `step`, with as much white noise as keeps them valid."""
-    from scipy.linalg import toeplitz
-
-    moved = asked + np.concatenate([[0.0], step[1:]])
-    ridge = max(0.0, SMALLEST_EIGENVALUE - float(np.linalg.eigvalsh(toeplitz(moved))[0]))
-    return np.concatenate([[1.0], moved[1:] / (1 + ridge)])
-
-
-def autoregression_table(autocorrelations: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
-    """Solve the Yule-Walker equations of each (series, year): shock sd and coefficients."""
-    from scipy.linalg import solve_toeplitz
-
-    rows = []
-    for (name, year), rho in autocorrelations.items():
-        coefficients = solve_toeplitz(rho[:-1], rho[1:])
-        shock_sd = np.sqrt(1 - coefficients @ rho[1:])
-        rows.append([*name.split(":"), year, round(shock_sd, 4), *coefficients.round(4)])
-    names = [f"lag{k}" for k in range(1, climatology.ORDER + 1)]
-    return pd.DataFrame(rows, columns=["variable", "zone", "year", "shock_sd", *names])
-
-
-def shock_correlation(scores: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
-    """Return the lower triangle of the correlation of shocks that gives the scores theirs.
-
-    With response weights psi of unit-variance series i and j, corr(i, j) = shock corr(i, j) x
-    sum_k psi_i(k) psi_j(k). Cells above the diagonal are 0.
-    """
-    from scipy.signal import lfilter
-
-    impulse = np.zeros(climatology.BURN_IN_H)
-    impulse[0] = 1.0
-    overlap = np.zeros((scores.shape[1], scores.shape[1]))
-    for _, group in models.groupby("year"):
-        rows = group.iloc[:, 3:].to_numpy(float)
-        psi = np.stack([lfilter([r[0]], np.concatenate([[1.0], -r[1:]]), impulse) for r in rows])
-        overlap += psi @ psi.T / len(signals.YEARS)
-    matrix = np.clip(scores.corr().to_numpy() / overlap, -MAX_CORRELATION, MAX_CORRELATION)
-    np.fill_diagonal(matrix, 1.0)
-    frame = pd.DataFrame(np.tril(matrix).round(3), columns=scores.columns)
-    frame.insert(0, "series", scores.columns)
-    return frame
 
 
 def rounded(tables: Derived) -> dict[str, pd.DataFrame]:

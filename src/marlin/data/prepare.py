@@ -250,7 +250,9 @@ def add_workload(
             workload.arrival_rate_per_s(block.time, minutes, models, run.workload, week, stream)
             for stream, block in enumerate(blocks)
         ]
-        statistics = workload.lengths(services, small.token_moments, small.token_quantiles)
+        statistics = workload.lengths(
+            services, run.workload.token_year, small.token_moments, small.token_quantiles
+        )
     else:
         rates = [
             own_workload.arrival_rate_per_s(

@@ -21,6 +21,11 @@ MINUTES_PER_WEEK = 7 * 24 * 60
 MEASURED_MONDAY = pd.Timestamp("2024-05-13")
 NOISE_SEED = 20240510
 QUANTILES = np.linspace(0.0, 1.0, 101)
+TOKEN_YEARS = (2023, 2024)
+REWEIGHTED_YEAR = 2024
+SHORTEST_READ = 33.0
+RAKING_LEVELS = np.arange(5, 100, 5)
+RAKING_ROUNDS = 50
 MOMENTS = (
     "prompt_tokens_mean",
     "output_tokens_mean",
@@ -39,45 +44,163 @@ class ServiceLengths:
     output_quantile: np.ndarray
 
 
-def read_token_statistics(cache: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return moments (a row a service) and quantiles (101 rows a service) of the fetched trace.
+def read_rows(cache: Path, service: str) -> pd.DataFrame:
+    """Return every request of a service in the fetched trace, in order of arrival.
 
-    Source: Azure LLM inference trace 2023, every request of one hour.
+    Columns TIMESTAMP, ContextTokens (prompt), GeneratedTokens (output). Source: Azure LLM inference
+    trace 2023, one hour.
     """
-    names = [f"AzureLLMInferenceTrace_{name}.csv" for name in TRACE_NAME.values()]
-    paths = cached(cache, "azure-llm-2023", names)
-    parts = [
-        token_statistics(service, pd.read_csv(path))
-        for service, path in zip(TRACE_NAME, paths, strict=True)
-    ]
+    names = [f"AzureLLMInferenceTrace_{TRACE_NAME[service]}.csv"]
+    (path,) = cached(cache, "azure-llm-2023", names)
+    return pd.read_csv(path)
+
+
+def read_token_statistics(
+    cache: Path, token_cdf: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return moments (a row) and quantiles (101 rows) by token year and service.
+
+    The rows of 2023 as they are, and weighted to the lengths of 2024 (`reweighted`).
+    """
+    parts = []
+    for year in TOKEN_YEARS:
+        for service in TRACE_NAME:
+            rows = read_rows(cache, service)
+            weight = np.full(len(rows), 1 / len(rows))
+            if year == REWEIGHTED_YEAR:
+                weight = reweighted(tokens_of(rows), of_service(token_cdf, service))
+            parts.append(token_statistics(year, service, rows, weight))
     moments, quantiles = zip(*parts, strict=True)
     return pd.DataFrame(moments), pd.concat(quantiles, ignore_index=True)
 
 
-def token_statistics(service: str, rows: pd.DataFrame) -> tuple[dict[str, object], pd.DataFrame]:
-    """Return moments and quantiles of one service's requests.
+def token_statistics(
+    year: int, service: str, rows: pd.DataFrame, weight: np.ndarray
+) -> tuple[dict[str, object], pd.DataFrame]:
+    """Return moments and quantiles of one service's requests, with weights [N] that sum to 1.
 
-    `rows` in order of arrival: TIMESTAMP, ContextTokens (prompt), GeneratedTokens (output).
+    `rows` as in `read_rows`; the weights count for lengths, not for arrivals.
     """
-    stamps = pd.to_datetime(rows["TIMESTAMP"]).to_numpy()
-    prompt, output = rows["ContextTokens"].to_numpy(float), rows["GeneratedTokens"].to_numpy(float)
+    tokens, gaps = tokens_of(rows).astype(float), gaps_s(rows)
+    mean = weight @ tokens
+    cv2 = weight @ (tokens - mean) ** 2 / mean**2
     moments = {
+        "token_year": year,
         "service": service,
         "requests": len(rows),
-        "requests_per_s": len(rows) / ((stamps[-1] - stamps[0]) / np.timedelta64(1, "s")),
-        "prompt_tokens_mean": prompt.mean(),
-        "output_tokens_mean": output.mean(),
-        "prompt_tokens_cv2": _cv2(prompt),
-        "output_tokens_cv2": _cv2(output),
-        "arrival_cv2": _cv2(np.diff(stamps) / np.timedelta64(1, "s")),
+        "requests_per_s": len(rows) / gaps.sum(),
+        "prompt_tokens_mean": mean[0],
+        "output_tokens_mean": mean[1],
+        "prompt_tokens_cv2": cv2[0],
+        "output_tokens_cv2": cv2[1],
+        "rank_correlation": rank_correlation(tokens, weight),
+        "arrival_cv2": gaps.var() / gaps.mean() ** 2,
     }
     quantiles = {
+        "token_year": year,
         "service": service,
         "quantile": QUANTILES,
-        "prompt_tokens": np.quantile(prompt, QUANTILES),
-        "output_tokens": np.quantile(output, QUANTILES),
+        "prompt_tokens": weighted_quantile(tokens[:, 0], weight),
+        "output_tokens": weighted_quantile(tokens[:, 1], weight),
     }
     return moments, pd.DataFrame(quantiles)
+
+
+def tokens_of(rows: pd.DataFrame) -> np.ndarray:
+    """Return prompt and output lengths [N, 2] of the rows of a trace."""
+    return rows[["ContextTokens", "GeneratedTokens"]].to_numpy(np.int32)
+
+
+def gaps_s(rows: pd.DataFrame) -> np.ndarray:
+    """Return the times between arrivals [N - 1] of the rows of a trace."""
+    stamps = pd.to_datetime(rows["TIMESTAMP"]).to_numpy()
+    return np.diff(stamps) / np.timedelta64(1, "s")
+
+
+def weighted_quantile(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return the QUANTILES of `values` whose weights sum to 1; with equal weights, numpy's own."""
+    order = np.argsort(values, kind="stable")
+    inside = weight[order]
+    below = np.cumsum(inside) - inside
+    return np.interp(QUANTILES, below / below[-1], values[order])
+
+
+def rank_correlation(tokens: np.ndarray, weight: np.ndarray) -> float:
+    """Return Spearman's correlation of the columns of `tokens` [N, 2] under weights [N]."""
+    ranks = np.empty(tokens.shape)
+    for k, column in enumerate(tokens.T):
+        levels, place = np.unique(column, return_inverse=True)
+        mass = np.bincount(place, weight, minlength=len(levels))
+        ranks[:, k] = (np.cumsum(mass) - mass / 2)[place]
+    centred = ranks - weight @ ranks
+    covariance = (weight[:, None] * centred).T @ centred
+    return float(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
+
+
+def read_token_cdf(cache: Path) -> pd.DataFrame:
+    """Return the 2024 quantiles of prompt and output lengths by service, 101 rows each.
+
+    Read off published plots: one pixel is 18 prompt or 11 output tokens. What is shorter than
+    SHORTEST_READ is an order of magnitude only.
+    """
+    (path,) = cached(cache, "azure-llm-2024-week", ["azure2024_token_cdf.csv"])
+    digitized = pd.read_csv(path)
+    parts = []
+    for service, name in TRACE_NAME.items():
+        columns: dict[str, object] = {"service": service, "quantile": QUANTILES}
+        for column, field in (
+            ("prompt_tokens", "ContextTokens"),
+            ("output_tokens", "GeneratedTokens"),
+        ):
+            curve = digitized[(digitized["service"] == name) & (digitized["field"] == field)]
+            level = np.maximum.accumulate(curve["cdf_percent"].to_numpy(float)) / 100
+            columns[column] = np.interp(QUANTILES, level, curve["tokens_mid"].to_numpy(float))
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def reweighted(tokens: np.ndarray, token_cdf: pd.DataFrame) -> np.ndarray:
+    """Return weights [N] that give joint lengths [N, 2] the marginal laws of `token_cdf`.
+
+    Iterative proportional fitting over bins of equal probability in either length, none of which
+    ends below SHORTEST_READ: within a bin the rows keep their proportions.
+    Source: Deming and Stephan, Annals of Mathematical Statistics 11 (1940) 427.
+    """
+    weight = np.full(len(tokens), 1 / len(tokens))
+    bins, goals = [], []
+    for k, column in enumerate(("prompt_tokens", "output_tokens")):
+        place, goal = _bins(tokens[:, k], token_cdf[column].to_numpy(float))
+        bins.append(place)
+        goals.append(goal)
+    for _ in range(RAKING_ROUNDS):
+        for place, goal in zip(bins, goals, strict=True):
+            mass = np.bincount(place, weight, minlength=len(goal))
+            weight = weight * (goal / mass)[place]
+    return weight / weight.sum()
+
+
+def _bins(values: np.ndarray, quantiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (bin of each value, wanted share of each bin); bins without a value join the next."""
+    edges = quantiles[RAKING_LEVELS]
+    level = QUANTILES[RAKING_LEVELS]
+    kept = np.flatnonzero((edges >= SHORTEST_READ) & (np.diff(edges, append=np.inf) > 0))
+    edges, level = edges[kept], level[kept]
+    place = np.searchsorted(edges, values, side="right")
+    filled = np.unique(place)
+    share = np.diff(np.concatenate([[0.0], level, [1.0]]))
+    nearest = np.minimum(np.searchsorted(filled, np.arange(len(share))), len(filled) - 1)
+    goal = np.bincount(nearest, share, minlength=len(filled))
+    return np.searchsorted(filled, place), goal
+
+
+def of_year(frame: pd.DataFrame, token_year: int) -> pd.DataFrame:
+    """Return the rows of a token table that are of `token_year`."""
+    return frame[frame["token_year"] == token_year]
+
+
+def of_service(frame: pd.DataFrame, service: str) -> pd.DataFrame:
+    """Return the rows of a token table that are of `service`."""
+    return frame[frame["service"] == service]
 
 
 def read_weekly_rates(cache: Path) -> pd.DataFrame:
@@ -112,11 +235,11 @@ def weekly_rates(rates: pd.DataFrame, hourly: pd.DataFrame) -> pd.DataFrame:
 
 
 def lengths(
-    services: Sequence[str], moments: pd.DataFrame, quantiles: pd.DataFrame
+    services: Sequence[str], token_year: int, moments: pd.DataFrame, quantiles: pd.DataFrame
 ) -> ServiceLengths:
-    """Return token statistics of the services from the tables of `token_statistics`."""
-    moments = moments.set_index("service").loc[list(services)]
-    by_service = [quantiles[quantiles["service"] == name] for name in services]
+    """Return token statistics of the services from the tables of `read_token_statistics`."""
+    moments = of_year(moments, token_year).set_index("service").loc[list(services)]
+    by_service = [of_service(of_year(quantiles, token_year), name) for name in services]
     return ServiceLengths(
         {name: moments[name].to_numpy(float) for name in MOMENTS},
         np.stack([q["prompt_tokens"].to_numpy(float) for q in by_service]),
@@ -205,7 +328,3 @@ def noise(shape: tuple[int, ...], sd: float, correlation: float, stream: int) ->
     z = lfilter([1.0], [1.0, -correlation], shocks, axis=0)
     log_sd = np.sqrt(np.log1p(sd**2))
     return np.exp(log_sd * z - log_sd**2 / 2)
-
-
-def _cv2(values: np.ndarray) -> float:
-    return float(values.var() / values.mean() ** 2)
