@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 RESULTS := results/$(SUITE)$(if $(filter measured,$(DATA)),-measured)
 
-.PHONY: help install test lint reproduce dashboard clean
+.PHONY: help install test lint reproduce embedded dashboard clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make test        all tests (MARLIN_MIRROR=FOLDER adds those on measured data)"
 	@echo "make lint        style, types, workflow"
 	@echo "make install     only the environment, in $(VENV)"
+	@echo "make embedded    tables of the package and their comparison with measured data (MIRROR=)"
 	@echo "make dashboard   browse the runs of SUITE in the terminal, without an account"
 	@echo "make clean       remove caches; results and $(VENV) stay"
 
@@ -44,6 +45,10 @@ lint: $(READY)
 
 reproduce: $(READY)
 	$(BIN)/marlin reproduce --suite $(SUITE) --data $(DATA) --mirror '$(MIRROR)' --cores $(CORES)
+
+embedded: $(READY)
+	$(BIN)/python -m marlin.data.embed --mirror '$(MIRROR)'
+	$(BIN)/python -m marlin.analysis.embedded --mirror '$(MIRROR)'
 
 dashboard: $(READY)
 	$(BIN)/wandb leet $(RESULTS)/wandb

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from marlin.config import RunConfig
-from marlin.data import climatology, derived, embed, signals
+from marlin.data import autoregression, climatology, derived, embed, signals
 from marlin.data.signals import HourlySignals
 from marlin.data.tables import measured_zones, table
 from marlin.errors import UserError
@@ -73,28 +73,36 @@ def test_month_and_hour_means(drawn: HourlySignals, measured: HourlySignals, nam
 @pytest.mark.mirror
 @pytest.mark.parametrize("name", SMOOTH)
 def test_autocorrelation(drawn: HourlySignals, measured: HourlySignals, name: str) -> None:
-    for (zone, d, dr), (_, m, mr) in compare(drawn, measured, name):
+    for (zone, d, _), (_, m, _) in compare(drawn, measured, name):
         assert lag(d, 1) == pytest.approx(lag(m, 1), abs=0.05), zone
-        assert lag(d, 24) == pytest.approx(lag(m, 24), abs=0.07), zone
-        assert lag(dr, 1) == pytest.approx(lag(mr, 1), abs=0.05), zone
-        assert lag(dr, 24) == pytest.approx(lag(mr, 24), abs=0.05), zone
+        assert lag(d, 24) == pytest.approx(lag(m, 24), abs=0.05), zone
 
 
 @pytest.mark.mirror
 def test_price_autocorrelation(drawn: HourlySignals, measured: HourlySignals) -> None:
-    """Of residuals: a year's raw one hangs on a few spikes; Brazil 2023 sits on its floor."""
-    for (zone, _, dr), (_, _, mr) in compare(drawn, measured, "price_usd_per_mwh"):
-        if zone != "BR-SP 2023":
-            assert lag(dr, 1) == pytest.approx(lag(mr, 1), abs=0.05), zone
-            assert lag(dr, 24) == pytest.approx(lag(mr, 24), abs=0.05), zone
+    """Victoria in 2024 hangs on a few spikes; Brazil 2023 sits on its floor."""
+    limit = {"AU-VIC 2024": 0.11, "BR-SP 2023": 0.06}
+    for (zone, d, _), (_, m, _) in compare(drawn, measured, "price_usd_per_mwh"):
+        for k in (1, 24):
+            assert lag(d, k) == pytest.approx(lag(m, k), abs=limit.get(zone, 0.05)), (zone, k)
+
+
+@pytest.mark.mirror
+@pytest.mark.parametrize("name", ["carbon_g_per_kwh", "price_usd_per_mwh"])
+def test_weekend(drawn: HourlySignals, measured: HourlySignals, name: str) -> None:
+    weekend = drawn.time.day_of_week >= 5
+    ratio = [
+        record.values[name][weekend].mean(axis=0) / record.values[name][~weekend].mean(axis=0)
+        for record in (drawn, measured)
+    ]
+    assert np.abs(ratio[0] - ratio[1]).max() < (0.03 if name.startswith("carbon") else 0.08)
 
 
 @pytest.mark.mirror
 @pytest.mark.parametrize("name", ["carbon_g_per_kwh", "price_usd_per_mwh", "drybulb_c"])
 def test_correlation_across_zones(drawn: HourlySignals, measured: HourlySignals, name: str) -> None:
     difference = np.corrcoef(drawn.values[name].T) - np.corrcoef(measured.values[name].T)
-    assert np.abs(difference).max() < 0.2
-    assert np.abs(difference).mean() < 0.03
+    assert np.abs(difference).max() < (0.16 if name.startswith("price") else 0.03)
 
 
 def test_draw_does_not_depend_on_zones_or_period(drawn: HourlySignals) -> None:
@@ -130,12 +138,23 @@ def test_rank_shapes_by_hand() -> None:
     assert residual == pytest.approx(np.array([1.0, -1.0, 0.0]) * np.sqrt(1.5))
 
 
-def test_yule_walker_reproduces_a_known_process() -> None:
-    rho = 0.8 ** np.arange(climatology.ORDER + 1)
-    row = embed.autoregression_table({("x:GB", 2023): rho}).iloc[0]
-    assert row["lag1"] == pytest.approx(0.8)
-    assert row["lag2"] == pytest.approx(0, abs=1e-9)
-    assert row["shock_sd"] == pytest.approx(0.6)
+def test_partial_autocorrelations_of_known_processes() -> None:
+    rho = np.stack([0.8 ** np.arange(5), np.eye(5)[0]])
+    partials = autoregression.partial(rho)
+    assert partials == pytest.approx(np.array([[0.8, 0, 0, 0], [0, 0, 0, 0]]))
+    phi, shock_sd = autoregression.coefficients(partials)
+    assert phi == pytest.approx(partials)
+    assert shock_sd == pytest.approx([0.6, 1.0])
+    back = autoregression.of_spectrum(autoregression.spectrum(rho), 4)
+    assert back == pytest.approx(rho, abs=1e-9)
+    ar2 = np.array([[0.4, -0.3]])
+    assert autoregression.coefficients(ar2)[0] == pytest.approx(np.array([[0.52, -0.3]]))
+
+
+def test_other_years_are_refused() -> None:
+    hours = pd.date_range("2025-01-01", periods=3, freq="h")
+    with pytest.raises(UserError, match="2023 to 2024"):
+        climatology.read(["GB"], hours, "direct")
 
 
 @pytest.mark.mirror
@@ -147,7 +166,7 @@ def test_tables_are_those_of_the_mirror(measured_cache: Path, tmp_path: Path) ->
     tables["bounds.csv"] = embed.bounds_table(measured)
     tables |= embed.rounded(derived.measured(measured_cache, measured_zones()))
     embed.write(tables, tmp_path)
-    assert len(tables) == 12
+    assert len(tables) == 13
     for name in tables:
         made, kept = (pd.read_csv(folder / name) for folder in (tmp_path, embed.EMBEDDED))
         pd.testing.assert_frame_equal(made, kept, rtol=1e-9, atol=0.0011, obj=name)
@@ -164,6 +183,7 @@ def test_small_tables_differ_from_the_package_by_rounding_only(measured_cache: P
         "rtt": 0,
         "token_moments": 0.5e-4,
         "token_quantiles": 0.05,
+        "token_cdf": 0.05,
         "weekly_rates": 0.5e-3,
     }
     differ = []
@@ -179,7 +199,14 @@ def test_small_tables_differ_from_the_package_by_rounding_only(measured_cache: P
             assert gap <= tolerance, (field.name, column)
             differ += [field.name] * bool(gap > 1e-7)
     assert half_of_last_digit == {}
-    assert set(differ) == {"sites", "ewif", "token_moments", "token_quantiles", "weekly_rates"}
+    assert set(differ) == {
+        "sites",
+        "ewif",
+        "token_moments",
+        "token_quantiles",
+        "token_cdf",
+        "weekly_rates",
+    }
 
 
 def test_missing_value_in_a_small_table_names_it() -> None:

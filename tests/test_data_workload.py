@@ -108,6 +108,7 @@ def test_interpolation_stays_within_the_week(minute: float) -> None:
 def test_lengths_are_ordered_quantiles() -> None:
     statistics = workload.lengths(
         ["conversation", "code"],
+        2023,
         table("embedded/token_moments.csv"),
         table("embedded/token_quantiles.csv"),
     )
@@ -123,19 +124,21 @@ def test_token_statistics_by_hand() -> None:
         {
             "TIMESTAMP": ["2023-11-16 18:00:00", "2023-11-16 18:00:01", "2023-11-16 18:00:04"],
             "ContextTokens": [100, 200, 600],
-            "GeneratedTokens": [10, 10, 10],
+            "GeneratedTokens": [10, 20, 30],
         }
     )
-    moments, quantiles = workload.token_statistics("code", rows)
+    moments, quantiles = workload.token_statistics(2023, "code", rows, np.full(3, 1 / 3))
     assert moments == pytest.approx(
         {
+            "token_year": 2023,
             "service": "code",
             "requests": 3,
             "requests_per_s": 0.75,
+            "rank_correlation": 1.0,
             "prompt_tokens_mean": 300.0,
-            "output_tokens_mean": 10.0,
+            "output_tokens_mean": 20.0,
             "prompt_tokens_cv2": (200**2 + 100**2 + 300**2) / 3 / 300**2,
-            "output_tokens_cv2": 0.0,
+            "output_tokens_cv2": 1 / 6,
             "arrival_cv2": 1 / 2**2,
         }
     )
@@ -159,13 +162,41 @@ def test_weekly_rates_keep_the_exact_number_of_requests() -> None:
 
 @pytest.mark.mirror
 def test_rows_of_the_2023_trace(measured_cache: Path) -> None:
-    moments, quantiles = workload.read_token_statistics(measured_cache)
+    both = workload.read_token_statistics(measured_cache, table("embedded/token_cdf.csv"))
+    moments, quantiles = (workload.of_year(frame, 2023) for frame in both)
+    assert np.sqrt(moments["arrival_cv2"]).tolist() == pytest.approx([1.09, 13.2], rel=0.05)
     assert moments["service"].tolist() == ["conversation", "code"]
     assert moments["requests"].tolist() == [19_366, 8_819]
     assert moments["requests_per_s"].tolist() == pytest.approx([5.53, 2.57], abs=0.005)
     medians = quantiles[quantiles["quantile"] == 0.5]
     assert medians["prompt_tokens"].tolist() == [1020, 1469]
     assert medians["output_tokens"].tolist() == [129, 13]
+
+
+def test_lengths_of_2024_against_the_sum_of_tokens_of_that_week() -> None:
+    """44.17e9 and 43.02e9 prompt tokens, 3.006e9 output tokens (conversation) read off plots."""
+    moments = workload.of_year(table("embedded/token_moments.csv"), 2024).set_index("service")
+    prompt = moments["prompt_tokens_mean"]
+    assert prompt["conversation"] == pytest.approx(44.173e9 / 27_303_999, rel=0.04)
+    assert prompt["code"] == pytest.approx(43.020e9 / 16_803_695, rel=0.04)
+    assert moments.loc["conversation", "output_tokens_mean"] == pytest.approx(110.1, rel=0.06)
+
+
+def test_weights_give_the_wanted_shares() -> None:
+    generator = np.random.default_rng(0)
+    tokens = generator.integers(40, 1000, (5000, 2))
+    wanted = pd.DataFrame(
+        {
+            "prompt_tokens": np.interp(workload.QUANTILES, [0, 1], [40, 700]),
+            "output_tokens": np.interp(workload.QUANTILES, [0, 1], [40, 500]),
+        }
+    )
+    weight = workload.reweighted(tokens, wanted)
+    assert weight.sum() == pytest.approx(1)
+    for k, column in enumerate(wanted):
+        for level in (25, 50, 75):
+            below = weight[tokens[:, k] < wanted[column][level]].sum()
+            assert below == pytest.approx(level / 100, abs=0.01)
 
 
 @pytest.mark.mirror

@@ -10,7 +10,7 @@ scaled by the measured mean and spread of the cell.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -86,7 +86,7 @@ def read(zones: Sequence[str], hours: pd.DatetimeIndex, family: str) -> HourlySi
     return HourlySignals(hours, tuple(zones), values, ())
 
 
-@cache
+@lru_cache(maxsize=2)
 def draw(family: str, seed: int = SEED) -> dict[str, np.ndarray]:
     """Return every variable over all hours and all known zones, [T, Z] each; do not write to it.
 

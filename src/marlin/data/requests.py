@@ -165,7 +165,7 @@ def gap_sample(cv2: float, size: int = SAMPLE) -> np.ndarray:
 
 
 def _token_pairs(quantiles: pd.DataFrame, moments: pd.Series) -> np.ndarray:
-    """Return lengths [SAMPLE, 2] with the quantiles and means given, joined by a Gaussian copula."""
+    """Return lengths [SAMPLE, 2] of given quantiles and means, joined by a copula."""
     generator = np.random.default_rng(SAMPLE_SEED)
     linear = 2 * np.sin(np.pi * moments["rank_correlation"] / 6)
     normal = generator.standard_normal((2, SAMPLE))
