@@ -136,7 +136,7 @@ def build_world(scenario: xr.Dataset, run: RunConfig, profiles: list[ServingProf
     """Constants of the fluid model from a scenario, the configuration and serving profiles."""
     fleet, serving = run.fleet, run.serving
     services = tuple(str(v) for v in scenario["service"].values)
-    chosen = _chosen_profiles(fleet, serving, profiles)
+    chosen = chosen_profiles(fleet, serving, profiles)
     return World(
         sites=tuple(str(v) for v in scenario["site"].values),
         node_types=tuple(fleet.node_types),
@@ -150,7 +150,7 @@ def build_world(scenario: xr.Dataset, run: RunConfig, profiles: list[ServingProf
     )
 
 
-def _chosen_profiles(
+def chosen_profiles(
     fleet: FleetConfig, serving: ServingConfig, profiles: list[ServingProfile]
 ) -> list[list[ServingProfile]]:
     """Profiles as [node type][model]; a layout that does not fit its node is the user's error."""

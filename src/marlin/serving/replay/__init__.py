@@ -1,0 +1,1 @@
+"""Request-level event simulation of continuous batching: the judge of every plan."""
