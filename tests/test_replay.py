@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,14 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_replica import plain
 
+from marlin import replay as replay_cli
 from marlin.errors import UserError
+from marlin.files import write_parquet
 from marlin.fleet.contract import Plan, row
 from marlin.fleet.replay import Rules, replay
 from marlin.fleet.world import build_epochs, build_world, chosen_profiles
+from marlin.replay import save_plan
+from marlin.serving.profiles import to_frame
 from marlin.serving.replay import kernel
 from marlin.serving.replay.cluster import Cluster, single
 from marlin.serving.replay.metrics import Tally, edges, quantile
 from marlin.serving.replay.requests import Requests, requests
+from marlin.task import Task
 
 RUN = synthetic.run_config()
 WORLD = build_world(synthetic.scenario(), RUN, synthetic.profiles())
@@ -355,3 +362,42 @@ def test_plans_and_streams_that_do_not_fit_are_refused() -> None:
     for bad, stream, message in cases:
         with pytest.raises(UserError, match=message):
             replay(WORLD, PROFILES, 256, bad, inputs, stream)
+
+
+def test_the_command_line_judges_a_saved_plan_on_a_trace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(RUN, WORLD, EPOCHS, EPOCHS.inputs)
+    monkeypatch.setattr(replay_cli, "load_run", lambda run: task)
+    (tmp_path / "scenario.nc").touch()
+    write_parquet(tmp_path / "profiles.parquet", to_frame(synthetic.profiles()))
+    save_plan(tmp_path / "plan.npz", even_plan(2), EPOCHS.time[40], RUN)
+    times = pd.date_range("2024-05-13 10:00", periods=900, freq="2s")
+    rows = pd.DataFrame({"timestamp": times, "prompt_tokens": 800, "output_tokens": 40})
+    rows["model"] = "large"
+    rows.to_csv(tmp_path / "trace.csv", index=False)
+    command = [
+        f"--{name}={tmp_path / file}"
+        for name, file in (
+            ("plan", "plan.npz"),
+            ("trace", "trace.csv"),
+            ("output", "out"),
+            ("scenario", "scenario.nc"),
+            ("profiles", "profiles.parquet"),
+        )
+    ]
+    replay_cli.main([*command, "--requests", "--chunked"])
+    shown = capsys.readouterr()
+    assert "900 requests: 900 served, 0 dropped" in shown.out
+    assert "no column origin; drawn" in shown.err
+    assert "no column model" not in shown.err
+    table = pd.read_parquet(tmp_path / "out" / "requests.parquet")
+    assert table.request.tolist() == list(range(900))
+    assert set(table.model) == {"large"}
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["ttft_mean_s"] == pytest.approx(table.ttft_s.mean())
+    rows.assign(model="giant").to_csv(tmp_path / "trace.csv", index=False)
+    with pytest.raises(SystemExit):
+        replay_cli.main(command)
+    assert "row 2 of" in (wrong := capsys.readouterr().err)
+    assert "has model 'giant'; known: small, large" in wrong

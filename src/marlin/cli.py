@@ -16,6 +16,7 @@ MODULES = {
     "validate": "marlin.validate_cli",
     "train": "marlin.train",
     "evaluate": "marlin.evaluate",
+    "replay": "marlin.replay",
     "plan": "marlin.plan_cli",
     "reproduce": "marlin.reproduce",
     "doctor": "marlin.doctor",
@@ -29,6 +30,7 @@ usage: marlin COMMAND ...
   calibrate   turn measured kernel tables into serving profiles
   train       run methods by hand: marlin train -m method=marlin,nsga2 seed=0,1
   evaluate    score trained runs on the test days: marlin evaluate RUN_FOLDER...
+  replay      judge a plan request by request: marlin replay --plan PLAN --trace TRACE
   plan        list, show and verify the cells of a suite
   reproduce   run a suite from data to paper, or go on where it stopped
   doctor      say what this machine has and what is missing
