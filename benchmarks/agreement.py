@@ -160,9 +160,11 @@ def draw_agreement(table: pd.DataFrame, folder: Path) -> None:
             axes.set_xlabel("Utilisation of the site")
             axes.set_ylabel(label)
         panels[0].set_yscale("log")
-        panels[0].set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
+        panels[0].set_yticks(
+            [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2], ["0.02", "0.05", "0.1", "0.2", "0.5", "1", "2"]
+        )
         panels[0].minorticks_off()
-        panels[0].legend()
+        panels[0].legend(loc="lower left")
         style.panel_label(panels[0], "a  mean TTFT, band ±15 %")
         style.panel_label(panels[1], "b  energy, band ±5 %")
         style.save(figure, folder, "replay_agreement")
@@ -180,7 +182,7 @@ def draw_bursts(table: pd.DataFrame, folder: Path) -> None:
         axes.set_yscale("log")
         axes.set_xlabel("Utilisation of the pool")
         axes.set_ylabel("TTFT at the site (s)")
-        axes.legend()
+        figure.legend(loc="outside upper center", ncols=2)
         style.save(figure, folder, "replay_bursts")
         plt.close(figure)
 

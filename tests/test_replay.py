@@ -26,6 +26,7 @@ from marlin.serving.replay import kernel
 from marlin.serving.replay.cluster import Cluster, single
 from marlin.serving.replay.metrics import Tally, edges, quantile
 from marlin.serving.replay.requests import Requests, requests
+from marlin.serving.replay.sampling import sample_pool
 from marlin.task import Task
 
 RUN = synthetic.run_config()
@@ -401,3 +402,22 @@ def test_the_command_line_judges_a_saved_plan_on_a_trace(
         replay_cli.main(command)
     assert "row 2 of" in (wrong := capsys.readouterr().err)
     assert "has model 'giant'; known: small, large" in wrong
+
+
+def test_a_sample_of_a_pool_is_as_far_off_as_it_says() -> None:
+    rng = np.random.default_rng(9)
+    count = 60_000
+    arrival = np.cumsum(rng.exponential(0.0015, count))
+    prompt = rng.integers(100, 2000, count, dtype=np.int32)
+    output = rng.integers(2, 100, count, dtype=np.int32)
+
+    def estimate(simulated: int) -> dict:
+        return sample_pool(engine(), 80, 20, simulated, arrival, prompt, output)
+
+    whole, part = estimate(20), estimate(8)
+    assert [e.standard_error for e in whole.values()] == [0, 0, 0, 0]
+    for name, found in part.items():
+        assert 0 < found.standard_error < 0.2 * found.value
+        assert abs(found.value - whole[name].value) < 4 * found.standard_error
+    with pytest.raises(UserError, match="cells must divide the replicas"):
+        sample_pool(engine(), 80, 7, 3, arrival, prompt, output)

@@ -30,6 +30,7 @@ from marlin.serving.replay import kernel, requests
 from marlin.serving.replay.cluster import Cluster, Dispatch, Records, engine
 from marlin.serving.replay.metrics import Tally
 from marlin.serving.replay.requests import Requests
+from marlin.serving.replay.sampling import uniform
 
 JOULES_PER_KWH = 3.6e6
 ROUNDING = 1e-6  # of a node: a plan's level may carry the error of a division
@@ -62,16 +63,6 @@ class Result:
     summary: dict[str, float]
     sites: pd.DataFrame
     epochs: pd.DataFrame
-
-
-@njit(cache=True)
-def uniform(seed: int, index: int) -> float:
-    """A number in [0, 1) for request `index`: the finaliser of SplitMix64, so no state is kept."""
-    x = np.uint64(index) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    x = x ^ (x >> np.uint64(31))
-    return float(x >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
 @njit(cache=True)
