@@ -421,3 +421,19 @@ def test_a_sample_of_a_pool_is_as_far_off_as_it_says() -> None:
         assert abs(found.value - whole[name].value) < 4 * found.standard_error
     with pytest.raises(UserError, match="cells must divide the replicas"):
         sample_pool(engine(), 80, 7, 3, arrival, prompt, output)
+
+
+def test_one_node_is_shared_so_that_a_rare_model_is_served_too() -> None:
+    count = 300
+    model = np.where(np.arange(count) == 150, 1, 0)  # one request of 300 is for the large model
+    arrival = np.linspace(0, 600, count)
+    given = requests(arrival, np.full(count, 200), np.full(count, 20), model=model)
+    plan = even_plan(1, 0.0)
+    plan.power[..., 0] = 1 / 6
+    kept: list[pd.DataFrame] = []
+    inputs = row(EPOCHS.inputs, np.array([40]))
+    found = replay(WORLD, PROFILES, 256, plan, inputs, [given], keep=kept.append)
+    assert found.summary["served"] == count
+    assert found.epochs.query("epoch == 0").nodes_on.tolist() == [1, 1, 1]
+    # Everything was on before, so nothing has to boot or load.
+    assert pd.concat(kept).ttft_s.max() < 1

@@ -34,6 +34,7 @@ from marlin.serving.replay.sampling import uniform
 
 JOULES_PER_KWH = 3.6e6
 ROUNDING = 1e-6  # of a node: a plan's level may carry the error of a division
+LEAST_SHARE = 1e-3  # of a site's GPUs that a model without load is still given
 ENERGY_LEVELS = ("prefill", "decode", "idle", "base", "off")
 REFERENCE_GPU = "A100"  # of the service level that compares with an unloaded replica
 
@@ -275,16 +276,16 @@ class _Sites:
     def _share_out(self, nodes_on: NDArray[np.int64], load: NDArray[np.float64]) -> NDArray:
         """Whole replicas [D, M, G] of the models on the GPUs that are on, by their load [D, M].
 
-        Largest remainder; a model with any load gets a replica where one fits.
+        Largest remainder; every model keeps a replica where one fits, asked for or not.
         """
         sites, types = nodes_on.shape
         models = load.shape[1]
         gpus = nodes_on * self.world.constants.gpus.astype(int)
         counts = np.zeros((sites, models, types), int)
         for d in range(sites):
-            if load[d].sum() <= 0:
-                continue
-            share = load[d] / load[d].sum()
+            total = load[d].sum()
+            share = np.maximum(load[d] / total, LEAST_SHARE) if total > 0 else np.ones(models)
+            share = share / share.sum()
             for g in range(types):
                 tp = self.tp[g].astype(int)
                 wish = share * gpus[d, g] / tp
@@ -294,7 +295,7 @@ class _Sites:
                     if left >= tp[m] and wish[m] > whole[m]:
                         whole[m] += 1
                 counts[d, :, g] = whole
-            for m in np.flatnonzero((share > 0) & (counts[d].sum(axis=1) == 0)):
+            for m in np.flatnonzero(counts[d].sum(axis=1) == 0):
                 for g in np.argsort(-gpus[d], kind="stable"):
                     tp = self.tp[g].astype(int)
                     rich = int(np.argmax(counts[d, :, g] * tp))
@@ -315,7 +316,7 @@ class _Sites:
         types = nodes_on.shape[1]
         for d in range(len(nodes_on)):
             same = (nodes_on[d] == before[d]).all()
-            if same and (load[d].sum() <= 0 or np.abs(counts[d] - self.counts[d]).max() <= 1):
+            if same and np.abs(counts[d] - self.counts[d]).max() <= 1:
                 counts[d] = self.counts[d]
         booting = (nodes_on > before)[:, None, :]
         wait_s = np.where(booting, constants.cold_s, self.load_s.T[None])  # [D, M, G]
