@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from marlin.errors import UserError
 from marlin.fleet.contract import Inputs, Plan, State, row
-from marlin.fleet.simulator import dispatch, ready_nodes, site_capacity
+from marlin.fleet.simulator import dispatch, site_capacity
 from marlin.fleet.world import World
 from marlin.physics.carbon import operational_kg
 from marlin.physics.power import gpu_power_w, node_power_w
@@ -108,12 +108,14 @@ def replay(
     state = world.idle_state(1)
     for epoch, given in enumerate(pieces):
         now, plan = row(inputs, slice(epoch, epoch + 1)), row(plans, slice(epoch, epoch + 1))
-        nodes_on = plan.power * constants.nodes * now.available[..., None]
+        nodes_on = plan.power * constants.nodes * now.available
         nodes_on = np.ceil(nodes_on - ROUNDING)
         kind = site.kind(given)
         rate = np.bincount(kind, minlength=site.kinds) / world.epoch_s
         rate = rate.reshape(1, *world.class_shape)
-        capacity = site_capacity(constants, ready_nodes(world, state, nodes_on))
+        warm = np.minimum(nodes_on, state.nodes_on)
+        late = np.minimum(constants.cold_s / world.epoch_s, 1.0)
+        capacity = site_capacity(constants, warm + (nodes_on - warm) * (1.0 - late))
         flows = dispatch(world, plan.routing, rate, capacity, site.waiting() / world.epoch_s)
         share = np.where(rate[..., None] > 0, flows, plan.routing)
         total = share.sum(axis=-1, keepdims=True)
@@ -397,8 +399,8 @@ class _Sites:
                 moved / busy / 1e12,
                 flop / busy / 1e12,
                 context_w=constants.gpu_context_w,
-                w_per_tb_per_s=constants.gpu_w_per_tb_per_s,
-                w_per_tflop_per_s=constants.gpu_w_per_tflop_per_s,
+                w_per_tb_per_s=constants.gpu_w_per_tb_per_s.T,
+                w_per_tflop_per_s=constants.gpu_w_per_tflop_per_s.T,
                 tdp_w=constants.gpu_tdp_w,
             )
             level[name] = (gpu_w * seconds * tp).sum(axis=(1, 2))
@@ -423,7 +425,7 @@ class _Sites:
             base_full_w=constants.base_full_w,
         )
         level["base"] = (node_s * base_w).sum(axis=1)
-        off_s = np.maximum(constants.nodes * now.available[0, :, None] * epoch_s - node_s, 0.0)
+        off_s = np.maximum(constants.nodes * now.available[0] * epoch_s - node_s, 0.0)
         level["off"] = (off_s * constants.off_w).sum(axis=1)
 
         it_kwh = sum(level.values()) / JOULES_PER_KWH
