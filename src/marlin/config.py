@@ -209,6 +209,9 @@ class SignalsConfig(Section):
     source: Literal["embedded", "measured"]
     carbon_family: Literal["direct", "lifecycle", "marginal"]
     hydropower_l_per_kwh: Literal[0, 17]
+    us_mix: Literal["annual", "shape_2022"] = Field(
+        "shape_2022", description="water of US grids: by the year, or with the hours of 2022"
+    )
     forecast: Literal["pool", "seasonal_naive", "ridge"] = "pool"
     forecast_noise: float = Field(ge=0, le=1, description="relative sd injected into forecasts")
 

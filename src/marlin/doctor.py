@@ -57,10 +57,10 @@ def hints() -> Iterator[str]:
 
 
 def measured_data() -> tuple[int, int]:
-    """How many data sets are in the cache, of how many registered."""
+    """How many data sets of a measured scenario are in the cache, of how many."""
     from marlin.data import fetch, registry
 
-    sources = registry.sources().values()
+    sources = registry.scenario_sources().values()
     there = [
         source
         for source in sources

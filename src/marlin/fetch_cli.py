@@ -1,8 +1,9 @@
-"""`marlin fetch`: bring the measured data into the cache, from a mirror or from their origin.
+"""`marlin fetch`: bring measured data into the cache, from a mirror or from their origin.
 
 With no data set named, everything that a measured scenario needs is brought. On the internet
 some data sets have no files (they were digitized or flattened): the tables in the package stand
-for those then, and a line says so.
+for those then, and a line says so. `--list` shows every registered data set, `--list NAME` all
+that is known of one.
 """
 
 from __future__ import annotations
@@ -26,27 +27,61 @@ def main() -> None:
     """Command line of `marlin fetch`."""
     given = _parser().parse_args()
     with guard():
-        chosen = [registry.source(name) for name in given.names or registry.sources()]
         if given.list:
-            print("\n".join(listing(chosen, given.cache)))
+            named = [registry.source(name) for name in given.names]
+            every = list(registry.sources().values())
+            lines = details(named) if named else listing(every, given.cache)
+            print("\n".join(lines))
             return
         if given.mirror and given.source == "primary":
             raise UserError("--mirror and --source primary exclude each other: leave one out")
+        if given.all and given.names:
+            raise UserError("--all and names of data sets exclude each other: leave one out")
         mirror = given.mirror or os.environ.get("MARLIN_MIRROR")
         origin = given.source or ("mirror" if mirror else "primary")
+        known = registry.sources() if given.all else registry.scenario_sources()
+        chosen = [registry.source(name) for name in given.names or known]
         from_files = [item for item in chosen if item.files]
-        if origin == "primary" and not given.names:
-            from_files = [item for item in from_files if item.has_primary]
+        if not given.names:
+            from_files = [item for item in from_files if has(item, origin)]
         paths = fetch.fetch([item.id for item in from_files], origin, mirror, given.cache)
-        others = [item.id for item in chosen if item not in from_files]
-        for item in fetch.use_package(others, given.cache):
-            print(f"{item.id}: not on the internet, so {words(item)} of the package stands for it")
-        for item in chosen:
-            if given.names and not item.files:
-                print(f"{item.id}: nothing to fetch, {words(item)} is in the package")
+        others = [item for item in chosen if item not in from_files]
+        for line in left_out(others, given.cache, bool(given.names)):
+            print(line)
+        for line in unverified(from_files, given.cache):
+            print(line)
         print(f"{sum(map(len, paths.values()))} files of {len(paths)} data sets in {given.cache}")
         if given.receipt:
-            write_json(given.receipt, receipt(chosen, given.cache))
+            reached = [item for item in chosen if item in from_files or item.scenario]
+            write_json(given.receipt, receipt(reached, given.cache))
+
+
+def has(item: Source, origin: str) -> bool:
+    """Whether an origin has the files of a data set."""
+    return item.in_mirror if origin == "mirror" else item.has_primary
+
+
+def left_out(others: list[Source], cache: Path, named: bool) -> Iterator[str]:
+    """What stands for data sets whose files the origin does not have, one line each."""
+    stand_ins = fetch.use_package([item.id for item in others if item.scenario], cache)
+    for item in others:
+        if item in stand_ins and item.files:
+            yield f"{item.id}: not on the internet, so {words(item)} of the package stands for it"
+        elif not item.files and named:
+            yield f"{item.id}: nothing to fetch, {words(item)} is in the package"
+        elif not item.scenario:
+            place = "the internet" if item.has_primary else "a mirror"
+            yield f"{item.id}: left out, {place} alone has it"
+
+
+def unverified(items: list[Source], cache: Path) -> Iterator[str]:
+    """One line for each file that could not be compared with a registered checksum."""
+    for item in items:
+        for name, seen in fetch.seen(cache, item).items():
+            yield (
+                f"{item.id}: {name} has no registered checksum, so it was not verified; its "
+                f"SHA-256 is {seen}, kept for later reads"
+            )
 
 
 def words(item: Source) -> str:
@@ -56,14 +91,41 @@ def words(item: Source) -> str:
 
 def listing(chosen: list[Source], cache: Path) -> Iterator[str]:
     """One line a data set: what it is, what of it is in the cache, and where it can be had."""
-    rows = [("data set", "version", "size", "in the cache", "to be had from", "licence")]
+    rows = [("data set", "used", "size", "in the cache", "to be had from", "licence")]
     for item in chosen:
-        size = f"{sum(file.size for file in item.files) / 1e3:.0f} kB"
-        places = ["mirror"] * bool(item.files) + ["internet"] * item.has_primary
+        places = ["mirror"] * item.in_mirror + ["internet"] * item.has_primary
         where = ", ".join(places) or "package"
-        rows.append((item.id, item.version, size, presence(item, cache), where, item.licence))
-    for name, version, size, there, where, licence in rows:
-        yield f"{name:26} {version:18} {size:>8}  {there:22} {where:17} {licence}"
+        used = "scenario" if item.scenario else "no"
+        licence = f"{item.licence} (fetch only)" if item.fetch_only else item.licence
+        rows.append((item.id, used, size(item), presence(item, cache), where, licence))
+    for name, used, total, there, where, licence in rows:
+        yield f"{name:32} {used:8} {total:>10}  {there:22} {where:17} {licence}"
+
+
+def size(item: Source) -> str:
+    """Size of a data set in plain words; "+" where not every file's is known."""
+    total = sum(file.size for file in item.files)
+    if not total and item.files:
+        return "unknown"
+    unit = f"{total / 1e6:.1f} MB" if total >= 1e6 else f"{total / 1e3:.0f} kB"
+    return unit if all(file.size for file in item.files) else f"{unit} +"
+
+
+def details(chosen: list[Source]) -> Iterator[str]:
+    """All that the registry holds of data sets, for a reader."""
+    for item in chosen:
+        yield f"{item.id}: {item.title}"
+        yield f"  used for     {item.use}"
+        yield f"  licence      {item.licence}" + (" (fetch only)" if item.fetch_only else "")
+        yield f"  attribution  {item.attribution}"
+        yield f"  origin       {item.origin}"
+        yield f"  note         {item.note}"
+        for file in item.files:
+            checked = f"sha256 {file.sha256}" if file.sha256 else "no registered checksum"
+            bytes_ = f"{file.size} bytes" if file.size else "size unknown"
+            yield f"  {file.name}: {bytes_}, {checked}"
+            yield f"    {file.url or 'mirror only: ' + file.mirror_path}"
+        yield registry.bibtex(item)
 
 
 def presence(item: Source, cache: Path) -> str:
@@ -77,21 +139,23 @@ def presence(item: Source, cache: Path) -> str:
 
 
 def receipt(chosen: list[Source], cache: Path) -> dict[str, dict[str, object]]:
-    """What a measured scenario reads: origin, version and SHA-256 of every file, by data set."""
+    """What was brought: origin, version and SHA-256 of every file, by data set."""
     result: dict[str, dict[str, object]] = {}
     for item in chosen:
         origin = fetch.origin_of(cache, item.id)
         if origin == fetch.PACKAGE:
             sums = {name: hashlib.sha256(table_bytes(name)).hexdigest() for name in item.tables}
         else:
-            sums = {file.name: file.sha256 for file in item.files}
+            seen = fetch.seen(cache, item)
+            sums = {file.name: file.sha256 or seen[file.name] for file in item.files}
         result[item.id] = {"files": sums, "origin": origin, "version": item.version}
     return result
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="marlin fetch", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="DATA_SET", help="default: all")
+    parser.add_argument("names", nargs="*", metavar="DATA_SET", help="default: those of a scenario")
+    parser.add_argument("--all", action="store_true", help="every registered data set")
     parser.add_argument(
         "--list", action="store_true", help="print data sets, what is in the cache, and licences"
     )

@@ -132,7 +132,9 @@ def _origins(run: RunConfig) -> list[str]:
 
     if run.signals.source == "embedded":
         return []
-    found = [str(fetch.recorded_origin(raw_dir(), item)) for item in registry.sources().values()]
+    found = [
+        str(fetch.recorded_origin(raw_dir(), item)) for item in registry.scenario_sources().values()
+    ]
     return [hashlib.sha256("\n".join(found).encode()).hexdigest()[:8]]
 
 

@@ -18,13 +18,15 @@ from marlin.errors import UserError
 class Derived:
     """One table a field; in the package it is `embedded/<field>.csv`, with rounded numbers.
 
-    `sites`, `ewif` and `aware` have rows by zone, `rtt` by pair of Azure regions, `token_moments`
-    and `token_quantiles` by token year and service, `token_cdf` by service, `weekly_rates` by
+    `sites`, `ewif` and `aware` have rows by zone, `ewif_shape` by US zone, month and hour, `rtt` by
+    pair of Azure regions, `token_moments` and `token_quantiles` by token year and service,
+    `token_cdf` by service, `weekly_rates` by
     quarter hour of the week.
     """
 
     sites: pd.DataFrame
     ewif: pd.DataFrame
+    ewif_shape: pd.DataFrame
     aware: pd.DataFrame
     rtt: pd.DataFrame
     token_moments: pd.DataFrame
@@ -64,6 +66,7 @@ def measured(cache: Path, zones: Sequence[str]) -> Derived:
             "ewif",
             lambda: water.read_water_intensity(cache, zones, years),
         ),
+        ewif_shape=of("eia930-fuelmix-2022", "ewif_shape", lambda: water.read_mix_shape(cache)),
         aware=of("aware20", "aware", lambda: water.read_scarcity(cache, zones)),
         rtt=of("azure-rtt-p50", "rtt", lambda: network.read_round_trips(cache)),
         token_moments=complete(moments, "azure-llm-2023"),

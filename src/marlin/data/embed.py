@@ -19,7 +19,7 @@ import pandas as pd
 from marlin.data import climatology, derived, latent, signals
 from marlin.data.derived import Derived
 from marlin.data.fetch import fetch
-from marlin.data.registry import sources
+from marlin.data.registry import scenario_sources
 from marlin.data.tables import measured_zones
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -33,6 +33,7 @@ DIGITS = {
 SMALL_DIGITS: dict[str, int | dict[str, int]] = {
     "sites": 4,
     "ewif": 4,
+    "ewif_shape": 4,
     "token_moments": 4,
     "token_quantiles": {"quantile": 2, "prompt_tokens": 1, "output_tokens": 1},
     "token_cdf": {"quantile": 2, "prompt_tokens": 1, "output_tokens": 1},
@@ -206,7 +207,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder:
         cache = Path(folder)
-        fetch(sources(), "mirror", arguments.mirror, cache)
+        fetch(scenario_sources(), "mirror", arguments.mirror, cache)
         write(build(cache), arguments.output)
 
 

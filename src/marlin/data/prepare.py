@@ -30,7 +30,7 @@ from marlin.data import (
 from marlin.data.derived import Derived
 from marlin.data.fetch import PACKAGE, origin_of
 from marlin.data.psychrometrics import wetbulb_c
-from marlin.data.registry import Source, source, sources
+from marlin.data.registry import Source, scenario_sources, source
 from marlin.data.tables import cautions, table_bytes
 from marlin.errors import UserError
 
@@ -143,8 +143,8 @@ def bounds(period: Period, name: str) -> tuple[datetime, datetime]:
     stop = datetime.fromisoformat(period.last) + timedelta(days=1)
     if first < signals.FIRST_HOUR or stop - timedelta(hours=1) > signals.LAST_HOUR:
         raise UserError(
-            f"scenario.{name}: {period.first} to {period.last} is not within the data "
-            f"({signals.YEARS[0]} to {signals.YEARS[-1]}): choose days of those years"
+            f"scenario.{name}: {period.first} to {period.last} is not within the years that have "
+            f"data, {' and '.join(map(str, signals.YEARS))}: choose days of those"
         )
     return first, stop
 
@@ -215,7 +215,9 @@ def add_signals(
     dataset["drybulb_c"] = (dims, between_hours(hourly.values["drybulb_c"], hourly.time, time))
     dataset["wetbulb_c"] = (dims, between_hours(wet, hourly.time, time))
     hydropower = float(run.signals.hydropower_l_per_kwh)
-    dataset["ewif_l_per_kwh"] = (dims, water.ewif_l_per_kwh(zones, time, hydropower, small.ewif))
+    shape = small.ewif_shape if run.signals.us_mix == "shape_2022" else None
+    ewif = water.ewif_l_per_kwh(zones, time, hydropower, small.ewif, shape)
+    dataset["ewif_l_per_kwh"] = (dims, ewif)
     dataset["aware_m3_per_m3"] = (dims, water.aware_m3_per_m3(zones, time, small.aware))
     own_grid.replace_signals(dataset, run.fleet.sites, time)
 
@@ -304,9 +306,9 @@ def attributes(run: RunConfig, hourly: signals.HourlySignals, cache: Path | None
     `source` is that of the hourly signals; `sources` has the origin of each.
     """
     if run.signals.source == EMBEDDED or cache is None:
-        origins = dict.fromkeys(sources(), EMBEDDED)
+        origins = dict.fromkeys(scenario_sources(), EMBEDDED)
     else:
-        origins = {name: origin_of(cache, name) for name in sources()}
+        origins = {name: origin_of(cache, name) for name in scenario_sources()}
     used = sorted({origins[name] for name in HOURLY})
     sections = {
         "scenario": run.scenario.model_dump(),

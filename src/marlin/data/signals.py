@@ -64,6 +64,8 @@ def read(cache: Path, zones: Sequence[str], hours: pd.DatetimeIndex, family: str
     that the policy does not fill.
     """
     check_zones(zones, measured_zones(), "measured")
+    for zone in zones:
+        check_price_years(zone, hours)
     columns: dict[str, list[np.ndarray]] = {name: [] for name in VARIABLES}
     filled: list[Filled] = []
     for zone in zones:
@@ -80,6 +82,18 @@ def read(cache: Path, zones: Sequence[str], hours: pd.DatetimeIndex, family: str
             filled += record
     values = {name: np.stack(columns[name], axis=1) for name in VARIABLES}
     return check_complete(HourlySignals(hours, tuple(zones), values, tuple(filled)))
+
+
+def check_price_years(zone: str, hours: pd.DatetimeIndex) -> None:
+    """Raise UserError where `hours` reach into a year in which a zone has no price."""
+    rule = table("reference/price_series.csv").set_index("zone").loc[zone]
+    years = range(int(rule["first_year"]), int(rule["last_year"]) + 1)
+    beyond = sorted({int(year) for year in hours.year} - set(years))
+    if beyond:
+        raise UserError(
+            f"price_usd_per_mwh of zone {zone} has no data in {beyond[0]}, only in "
+            f"{' and '.join(map(str, years))}: choose another period or zone"
+        )
 
 
 def read_carbon(cache: Path, zone: str, family: str) -> pd.Series:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,24 @@ from marlin.physics.water import grid_ewif_l_per_kwh
 
 ELECTRICITYMAPS_ZONE = {"BR-SP": "BR-CS", "CL-SIC": "CL-SEN", "DE-LU": "DE"}
 HYDROPOWER = "hydro"
+US_AUTHORITY = {
+    "US-CAL-CISO": "CISO",
+    "US-MIDA-PJM": "PJM",
+    "US-NY-NYIS": "NYIS",
+    "US-TEX-ERCO": "ERCO",
+}
+HOUR_STARTING = ("PJM",)
+EIA_MODE = {
+    "WND": "wind",
+    "SUN": "solar",
+    "WAT": "hydro",
+    "OIL": "oil",
+    "NG": "gas",
+    "COL": "coal",
+    "NUC": "nuclear",
+    "OTH": "unknown",
+}
+SMALLEST_CELL = 14
 STORAGE = ("battery discharge", "hydro discharge")
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
@@ -43,9 +62,8 @@ def read_water_intensity(cache: Path, zones: Sequence[str], years: Sequence[int]
     Source: mixes of Electricity Maps, factors of `reference/water_factors.csv`.
     """
     (path,) = cached(cache, "electricitymaps-config", ["power_origin_ratios.csv"])
-    factors = table("reference/water_factors.csv").set_index("mode")["litres_per_kwh"].astype(float)
     mixes = pd.read_csv(path, keep_default_na=False)
-    return water_intensity(mixes, factors, zones, years)
+    return water_intensity(mixes, _factors(), zones, years)
 
 
 def water_intensity(
@@ -83,22 +101,93 @@ def read_scarcity(cache: Path, zones: Sequence[str]) -> pd.DataFrame:
     return rows[["zone", "aware_region", "annual", *MONTHS]]
 
 
+def read_mix_shape(cache: Path) -> pd.DataFrame:
+    """Return the shape of the water behind the hourly US mixes of 2022 (`mix_shape`), by zone.
+
+    Stamps of EIA are hour-ending, but for PJM's, whose sun shines an hour earlier: UTC hour starts
+    are one hour before the others.
+    """
+    factors = _factors()
+    parts = []
+    for zone, authority in US_AUTHORITY.items():
+        (path,) = cached(cache, "eia930-fuelmix-2022", [f"{authority}_2022_fuelmix_avgCI.csv"])
+        frame = pd.read_csv(path)
+        stamps = pd.DatetimeIndex(pd.to_datetime(frame["timestamp"], utc=True)).tz_localize(None)
+        starts = stamps - pd.Timedelta(hours=0 if authority in HOUR_STARTING else 1)
+        mix = frame[list(EIA_MODE)].rename(columns=EIA_MODE).set_axis(starts)
+        shape = mix_shape(mix, factors, zone)
+        shape.insert(0, "zone", zone)
+        parts.append(shape)
+    return pd.concat(parts, ignore_index=True)
+
+
+def mix_shape(mix: pd.DataFrame, factors: pd.Series, zone: str) -> pd.DataFrame:
+    """Return means of an hourly mix over the days of each month and hour, relative to the year's.
+
+    `mix` [T, modes] holds generation by mode on UTC hour starts. `without_hydropower` is litres per
+    kWh without hydropower, `hydropower` its share, both divided by the year's ratio of sums. Hours
+    in which a mode is missing are left out; UserError where that leaves less than half of a cell.
+    """
+    known = mix.dropna()
+    litres = (known.drop(columns=HYDROPOWER) * factors.reindex(known.columns)).sum(axis=1)
+    total = known.sum(axis=1)
+    values = pd.DataFrame(
+        {
+            "without_hydropower": litres / total / (litres.sum() / total.sum()),
+            "hydropower": known[HYDROPOWER] / total / (known[HYDROPOWER].sum() / total.sum()),
+        }
+    )
+    time = pd.DatetimeIndex(values.index)
+    cells = values.groupby([time.month.rename("month"), time.hour.rename("hour")])
+    if len(cells) < 12 * 24 or cells.size().min() < SMALLEST_CELL:
+        raise UserError(
+            f"eia930-fuelmix-2022: {zone} lacks more than half of the days of a month and hour: "
+            "the file is not complete; run `marlin fetch eia930-fuelmix-2022` again, or choose "
+            "signals.us_mix=annual"
+        )
+    return cells.mean().reset_index()
+
+
 def ewif_l_per_kwh(
-    zones: Sequence[str], time: pd.DatetimeIndex, hydropower: float, intensity: pd.DataFrame
+    zones: Sequence[str],
+    time: pd.DatetimeIndex,
+    hydropower: float,
+    intensity: pd.DataFrame,
+    shape: pd.DataFrame | None = None,
 ) -> np.ndarray:
-    """Return the water intensity of grid energy [T, Z], litres per kWh, constant in a year.
+    """Return the water intensity of grid energy [T, Z], litres per kWh.
 
     `hydropower` is the factor of hydropower, 0 (evaporation not charged) or 17 L/kWh; `intensity`
-    has the columns of `water_intensity`.
+    has the columns of `water_intensity` and decides the mean of each year. A zone in `shape`
+    (`read_mix_shape`) follows it over months and hours, others are constant within a year.
     """
     rows = intensity.set_index(["zone", "year"])
+    shapes = {} if shape is None else dict(list(shape.groupby("zone")))
     result = np.empty((len(time), len(zones)))
     for year in np.unique(time.year):
+        inside = time.year == year
         for column, zone in enumerate(zones):
             row = rows.loc[(zone, year)]
-            value = row["without_hydropower_l_per_kwh"] + hydropower * row["hydropower_share"]
-            result[time.year == year, column] = value
+            parts = np.array([row["without_hydropower_l_per_kwh"], row["hydropower_share"]])
+            if zone in shapes:
+                parts = parts * shape_of_year(shapes[zone], year, time[inside])
+            result[inside, column] = parts @ [1.0, hydropower]
     return result
+
+
+def shape_of_year(shape: pd.DataFrame, year: int, time: pd.DatetimeIndex) -> np.ndarray:
+    """Return the factors [T, 2] of `mix_shape` at `time`, with mean 1 over all hours of `year`."""
+    cells = shape.sort_values(["month", "hour"])[["without_hydropower", "hydropower"]]
+    values = cells.to_numpy(float).reshape(12, 24, 2)
+    days = [monthrange(year, month)[1] for month in range(1, 13)]
+    mean = np.average(values.mean(axis=1), axis=0, weights=days)
+    return (values / mean)[time.month - 1, time.hour]
+
+
+def _factors() -> pd.Series:
+    """Return litres per kWh by mode, without hydropower."""
+    rows = table("reference/water_factors.csv").set_index("mode")
+    return rows["litres_per_kwh"].astype(float)
 
 
 def aware_m3_per_m3(
