@@ -155,6 +155,9 @@ def test_missing_value_names_zone_variable_and_hour() -> None:
 def test_unknown_zone_names_the_nearest() -> None:
     with pytest.raises(UserError, match=r"'US-CAL-CISO'.*known zones"):
         check_zones(["GB", "US-CA-CISO"], measured_zones(), "measured")
+    for zone, near in (("FR", "GB"), ("US-SE-SOCO", "US-MIDA-PJM"), ("NZ", "AU-NSW")):
+        with pytest.raises(UserError, match=rf"'{zone}', nearest is '{near}' \(\d+ km away\)"):
+            check_zones([zone], measured_zones(), "measured")
     check_zones(measured_zones(), measured_zones(), "measured")
     assert len(measured_zones()) == 16
 
@@ -223,7 +226,7 @@ def test_us_mix_keeps_the_mean_of_the_year_and_moves_within_the_day(year: int) -
 
 def test_mix_shape_by_hand_and_of_a_year_with_holes() -> None:
     hours = pd.date_range("2022-01-01", "2022-12-31 23:00", freq="h")
-    day = (hours.hour >= 12).to_numpy()
+    day = np.asarray(hours.hour >= 12)
     mix = pd.DataFrame({"coal": np.where(day, 1.0, 3.0), "hydro": 1.0, "wind": 0.0}, index=hours)
     factors = pd.Series({"coal": 2.0, "wind": 0.0})
     shape = water.mix_shape(mix, factors, "here").set_index(["month", "hour"])
