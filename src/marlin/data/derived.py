@@ -20,8 +20,7 @@ class Derived:
 
     `sites`, `ewif` and `aware` have rows by zone, `ewif_shape` by US zone, month and hour, `rtt` by
     pair of Azure regions, `token_moments` and `token_quantiles` by token year and service,
-    `token_cdf` by service, `weekly_rates` by
-    quarter hour of the week.
+    `token_cdf` by service, `weekly_rates` by quarter hour of the week.
     """
 
     sites: pd.DataFrame
