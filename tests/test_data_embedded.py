@@ -203,6 +203,7 @@ def test_small_tables_differ_from_the_package_by_rounding_only(measured_cache: P
     assert set(differ) == {
         "sites",
         "ewif",
+        "ewif_shape",
         "token_moments",
         "token_quantiles",
         "token_cdf",
