@@ -50,6 +50,7 @@ def run_config(**changes: object) -> RunConfig:
             "reference_timezone": "UTC",
             "last_mile_rtt_s": 0.02,
             "large_share": 0.3,
+            "token_year": 2023,
             "peak_utilisation": 0.6,
             "noise_sd": 0.0,
             "noise_correlation": 0.0,

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from marlin.data import network, signals, water
 from marlin.data.fetch import cached
 from marlin.data.gaps import POLICIES, fill, runs_of_missing
+from marlin.data.places import check_zones
 from marlin.data.psychrometrics import wetbulb_c
 from marlin.data.signals import HourlySignals, check_complete, on_the_hour, to_utc
-from marlin.data.tables import cautions, check_zones, measured_zones, table
+from marlin.data.tables import cautions, measured_zones, table
 from marlin.errors import UserError
 
 

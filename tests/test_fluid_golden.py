@@ -1,4 +1,8 @@
-"""Outcomes of the fluid model as they were when its equations were written out one by one."""
+"""Outcomes of the fluid model as recorded: where its numbers change, the change is meant.
+
+Requests and waits are those of the equations written out one by one; energy was recorded anew when
+prefill and decode got power limits of their own.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +46,7 @@ def outcomes(name: str) -> dict[str, list]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_fast_form_gives_the_numbers_of_the_plain_one(name: str) -> None:
+def test_the_recorded_numbers_stand(name: str) -> None:
     golden = json.loads(GOLDEN.read_text())[name]
     for field, values in outcomes(name).items():
         np.testing.assert_allclose(values, golden[field], rtol=1e-9, atol=1e-9, err_msg=field)

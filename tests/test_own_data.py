@@ -201,7 +201,7 @@ def test_names_and_bad_rows_are_refused_when_used(tmp_path: Path) -> None:
 
 
 FLEET_MISTAKES = {
-    "zone: GB": ("zone: FR", "nearest to North Europe is 'GB'"),
+    "zone: GB": ("zone: FR", "nearest is 'GB'"),
     "network: North Europe": ("network: North Urope", "nearest is 'North Europe'"),
     "cooling: tower": ("cooling: tent", "cooling"),
     "h100x8: 12": ("h100x8: -1", "-1 nodes"),

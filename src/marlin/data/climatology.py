@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 
 from marlin.data.autoregression import coefficients
+from marlin.data.places import check_zones
 from marlin.data.signals import VARIABLES, YEARS, HourlySignals, all_hours
-from marlin.data.tables import check_zones, embedded_zones, table
+from marlin.data.tables import embedded_zones, table
 from marlin.errors import UserError
 
 SEED = 2023_2024

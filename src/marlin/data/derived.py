@@ -10,7 +10,8 @@ import pandas as pd
 
 from marlin.data import network, signals, water, workload
 from marlin.data.fetch import PACKAGE, origin_of
-from marlin.data.tables import check_zones, embedded_zones, measured_zones, table
+from marlin.data.places import check_zones
+from marlin.data.tables import embedded_zones, measured_zones, table
 from marlin.errors import UserError
 
 

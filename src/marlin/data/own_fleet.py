@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from pydantic import ValidationError
 from yaml.reader import ReaderError
 
 from marlin.config import FleetConfig
+from marlin.data.places import nearest_zone
 from marlin.data.tables import measured_zones, nearest, table
 from marlin.errors import UserError
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 50_000  # of the YAML tree, aliases expanded
-EARTH_RADIUS_KM = 6371.0
 
 Place = tuple[int | str, ...]
 
@@ -67,36 +66,6 @@ def check(path: Path) -> tuple[FleetConfig | None, list[BadField]]:
     if fleet is not None:
         bad += _place_problems(fleet, tree)
     return fleet, sorted(bad, key=lambda field: field.line)
-
-
-def nearest_zone(zone: str, network: str, zones: Sequence[str]) -> str:
-    """The end of a message: the nearest of `zones` by distance from the site's Azure region.
-
-    Where the region is unknown, the name that reads most like `zone`.
-    """
-    regions = table("reference/azure_regions.csv").set_index("region")
-    if network not in regions.index:
-        return nearest(zone, zones)
-    places = table("embedded/sites.csv").set_index("zone").loc[list(zones)]
-    here = regions.loc[network]
-    km = distance_km(
-        float(here["latitude"]),
-        float(here["longitude"]),
-        places["latitude"].to_numpy(float),
-        places["longitude"].to_numpy(float),
-    )
-    best = int(np.argmin(km))
-    return f", nearest to {network} is {zones[best]!r} ({km[best]:.0f} km)"
-
-
-def distance_km(
-    latitude: float, longitude: float, latitudes: np.ndarray, longitudes: np.ndarray
-) -> np.ndarray:
-    """Great-circle distance from a point to points [N] (haversine; degrees)."""
-    a, b = np.radians(latitude), np.radians(latitudes)
-    half = np.sin((b - a) / 2) ** 2
-    half = half + np.cos(a) * np.cos(b) * np.sin(np.radians(longitudes - longitude) / 2) ** 2
-    return 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(half))
 
 
 def _text(path: Path) -> str:
@@ -228,7 +197,7 @@ def _place_problems(fleet: FleetConfig, tree: _Tree) -> Iterator[BadField]:
             yield BadField(
                 tree.line(("sites", index, "zone")),
                 f"there are no data of grid zone {site.zone!r}"
-                f"{nearest_zone(site.zone, site.network, zones)}; zones: {', '.join(zones)}",
+                f"{nearest_zone(site.zone, zones, site.network)}; zones: {', '.join(zones)}",
             )
         if site.network not in known:
             yield BadField(

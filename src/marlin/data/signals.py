@@ -13,7 +13,8 @@ import pandas as pd
 
 from marlin.data.fetch import cached
 from marlin.data.gaps import Filled, fill
-from marlin.data.tables import check_zones, measured_zones, table
+from marlin.data.places import check_zones
+from marlin.data.tables import measured_zones, table
 from marlin.errors import UserError
 
 YEARS = (2023, 2024)

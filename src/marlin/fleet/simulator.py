@@ -73,7 +73,7 @@ def step(world: World, state: State, plan: Plan, inputs: Inputs) -> tuple[State,
     inside = rate * waits + _serving_latency(terms, replicas, nodes.ready, routed, load)
     ttft_s, site_ttft_s = _client_ttft_s(world, rate, network + inside, dropped)
 
-    power_w = _it_power_w(terms, replicas, nodes.on, available)
+    power_w = _it_power_w(terms, replicas, nodes, available)
     it_kwh = power_w * world.epoch_s / JOULES_PER_KWH
     energy_kwh = it_kwh * worlds_last(inputs.pue)
     carbon_kg = operational_kg(energy_kwh, worlds_last(inputs.carbon_g_per_kwh))
@@ -305,8 +305,10 @@ class _Replicas:
     tpot_s: Array
     decoding: Array  # chance that any sequence is in decode
     batch: Array  # mean sequences in decode
-    read_tb: Array  # per GPU and second, without the weights of decode iterations
-    tflop: Array  # per GPU and second
+    prefill_tb: Array  # per GPU and second, as the next three
+    prefill_tflop: Array
+    decode_tb: Array  # without the weights
+    decode_tflop: Array
     prefill_cv2: Array  # means over requests from here on
     output_cv2: Array
     slots: Array
@@ -343,8 +345,10 @@ def _replicas(terms: Terms, load: Array, utilisation: Array) -> _Replicas:
         tpot_s=tpot,
         decoding=decoding_probability(batch),
         batch=batch,
-        read_tb=full["read_tb"] * busy,
-        tflop=full["tflop"] * busy,
+        prefill_tb=full["prefill_tb"] * busy,
+        prefill_tflop=full["prefill_tflop"] * busy,
+        decode_tb=full["decode_tb"] * busy,
+        decode_tflop=full["decode_tflop"] * busy,
         prefill_cv2=full["prefill_cv2"] * per_request,
         output_cv2=full["output_cv2"] * per_request,
         slots=full["slots"] * per_request,
@@ -424,33 +428,46 @@ def _client_ttft_s(world: World, rate: Array, total: Array, dropped: Array) -> t
     return xp.sum(total, axis=0) / xp.sum(rate, axis=0).clip(min=TINY), total / requests
 
 
-def _it_power_w(terms: Terms, replicas: _Replicas, nodes_on: Array, available: Array) -> Array:
-    """IT power of each site, [D, B]: nodes that are on at their load, the rest in the off state.
+def _it_power_w(terms: Terms, replicas: _Replicas, nodes: _Nodes, available: Array) -> Array:
+    """IT power of each site, [D, B]: nodes that serve at their load, those that boot with idle
+    GPUs, the rest in the off state.
 
+    A GPU's limit binds in prefill and in decode separately, each for its share of the time.
     Bandwidth counts the weights once per decode iteration and per prefill and the KV cache once
     per token; compute counts two FLOP per parameter and token.
     """
-    xp, node = array_namespace(nodes_on), terms.node_type
+    xp, node = array_namespace(available), terms.node_type
     crowd = replicas.batch / replicas.decoding.clip(min=TINY)  # sequences while any decodes
     slope = replicas.decode_load / replicas.tokens.clip(min=TINY)
     iteration_s = terms.decode_d0_s + slope * crowd
-    iterations = replicas.decoding * (1.0 - replicas.prefill_load) / iteration_s
-    gpu_w = gpu_power_w(
-        iterations * terms.iteration_tb + replicas.read_tb,
-        replicas.tflop,
-        context_w=node["gpu_context_w"],
-        w_per_tb_per_s=terms.w_per_tb_per_s,
-        w_per_tflop_per_s=terms.w_per_tflop_per_s,
-        tdp_w=node["gpu_tdp_w"],
+    decode_share = replicas.decoding * (1.0 - replicas.prefill_load)
+    weights_tb = decode_share / iteration_s * terms.iteration_tb
+    gpu_w = (
+        _phase_w(terms, replicas.prefill_load, replicas.prefill_tb, replicas.prefill_tflop)
+        + _phase_w(terms, decode_share, weights_tb + replicas.decode_tb, replicas.decode_tflop)
+        + (1.0 - replicas.prefill_load - decode_share) * node["gpu_context_w"]
     )
     serving = xp.sum(gpu_w * replicas.node_share, axis=0)  # [G, D, B]
     idle = 1.0 - xp.sum(replicas.node_share, axis=0)  # one at zero load, else zero
-    node_w = node_power_w(
-        serving + idle * node["gpu_context_w"],
-        replicas.busy,
-        gpus=node["gpus"],
-        base_idle_w=node["base_idle_w"],
-        base_full_w=node["base_full_w"],
+    base = {name: node[name] for name in ("gpus", "base_idle_w", "base_full_w")}
+    serving_w = node_power_w(serving + idle * node["gpu_context_w"], replicas.busy, **base)
+    booting_w = node_power_w(node["gpu_context_w"], 0.0, **base)
+    off = terms.nodes * available - nodes.on
+    return xp.sum(
+        nodes.ready * serving_w + (nodes.on - nodes.ready) * booting_w + off * node["off_w"],
+        axis=0,
     )
-    off = terms.nodes * available - nodes_on
-    return xp.sum(nodes_on * node_w + off * node["off_w"], axis=0)
+
+
+def _phase_w(terms: Terms, share: Array, tb_per_s: Array, tflop_per_s: Array) -> Array:
+    """GPU power of a phase that takes a share of the time, times that share, [M, G, D, B]."""
+    time = share.clip(min=TINY)
+    power_w = gpu_power_w(
+        tb_per_s / time,
+        tflop_per_s / time,
+        context_w=terms.node_type["gpu_context_w"],
+        w_per_tb_per_s=terms.w_per_tb_per_s,
+        w_per_tflop_per_s=terms.w_per_tflop_per_s,
+        tdp_w=terms.node_type["gpu_tdp_w"],
+    )
+    return share * power_w

@@ -56,7 +56,8 @@ again, as a destination."""
 PER_NODE_TYPE = tuple(name for name, axes in AXES.items() if axes == "G")
 
 LOADS = (
-    "prefill_load", "decode_load", "tokens", "read_tb", "tflop",
+    "prefill_load", "decode_load", "tokens",
+    "prefill_tb", "prefill_tflop", "decode_tb", "decode_tflop",
     "prefill_cv2", "output_cv2", "slots",
 )  # fmt: skip
 """Rows of `Terms.pool_loads`; the last three become means over services when divided by the
@@ -115,14 +116,15 @@ def make_terms(constants: Constants) -> Terms:
     output = field("output_tokens", "MGS")
     tera = 1e-12 / field("gpus_per_replica", "MGS")
     tokens = output / work
-    bytes_read = field("weights_bytes", "MGS") + field("kv_bytes_read", "MGS")
-    all_tokens = field("prompt_tokens", "MGS") + output
+    flop = field("flop_per_token", "MGS")
     loads = {
         "prefill_load": field("prefill_s", "MGS") / work,
         "decode_load": field("decode_slope_s", "MGS") * tokens,
         "tokens": tokens,
-        "read_tb": bytes_read / work * tera,
-        "tflop": field("flop_per_token", "MGS") * all_tokens / work * tera,
+        "prefill_tb": field("weights_bytes", "MGS") / work * tera,
+        "prefill_tflop": flop * field("prompt_tokens", "MGS") / work * tera,
+        "decode_tb": field("kv_bytes_read", "MGS") / work * tera,
+        "decode_tflop": flop * tokens * tera,
         "prefill_cv2": field("prefill_cv2", "MGS") / work,
         "output_cv2": field("output_cv2", "MGS") / work,
         "slots": field("slots", "MGS") / work,
