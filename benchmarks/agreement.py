@@ -78,7 +78,7 @@ class Site:
         table = table[np.argsort(table[:, 0], kind="stable")]
         return requests(*table.T)
 
-    def compare(self, load: float, cv2: float, mix: str, cold: bool) -> dict[str, float]:
+    def compare(self, load: float, cv2: float, mix: str, cold: bool) -> dict[str, float | str]:
         """Mean TTFT and energy of the second epoch by both models."""
         share = np.array([[0.8], [0.2]]) * MIXES[mix]  # most requests are for the small model
         rate = share / (share / self.capacity).sum() * load * np.ones((2, 1, 1))

@@ -43,9 +43,12 @@ def closed_loop(
 
 
 def main() -> None:
-    points = silicon.compare(["llama-3.1-70b"])
+    points = silicon.compare()
     points = points[
-        (points.gpu == "H100") & (points.backend == "vllm") & (points.excluded == "")
+        (points.model == "llama-3.1-70b")
+        & (points.gpu == "H100")
+        & (points.backend == "vllm")
+        & (points.excluded == "")
     ].reset_index(drop=True)
     rng = np.random.default_rng(0)
     found = []

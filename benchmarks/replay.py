@@ -19,7 +19,7 @@ import pandas as pd
 
 from marlin.serving import fit
 from marlin.serving.profiles import ServingProfile
-from marlin.serving.replay.cluster import Cluster, engine
+from marlin.serving.replay.cluster import Cluster, Dispatch, engine
 from marlin.serving.replay.metrics import Tally
 
 SITES, REPLICAS, MAX_BATCH, PIECE = 12, 8, 256, 1 << 16
@@ -40,7 +40,7 @@ def rate_per_s(
     output: np.ndarray,
     load: float,
     count: int,
-    dispatch: str,
+    dispatch: Dispatch,
 ) -> tuple[float, dict[str, float]]:
     """Requests replayed per CPU second, drawing them left out, and their summary."""
     rng = np.random.default_rng(0)
@@ -84,7 +84,9 @@ def main() -> None:
         f"{'load':>5} {'dispatch':>12} {'requests':>9} {'per s':>11}  TTFT P50 / P99 s   "
         + " ".join(PEERS)
     )
-    cases = [(load, d, 10**6) for load in (0.3, 0.6, 0.9) for d in ("jsq", "round_robin")]
+    cases: list[tuple[float, Dispatch, int]] = [
+        (load, d, 10**6) for load in (0.3, 0.6, 0.9) for d in ("jsq", "round_robin")
+    ]
     cases += [(0.6, "jsq", 10**power) for power in (4, 5, 6, 7)]
     for load, dispatch, count in cases:
         rate, found = rate_per_s(profile, prompt, output, load, count, dispatch)

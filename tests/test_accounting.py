@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from marlin.physics import network
 from marlin.schedulers.round_robin import RoundRobin
 
 
-def outcome(site_energy_kwh: list[float], carbon_kg: float, served: float) -> SimpleNamespace:
+def outcome(site_energy_kwh: list[float], carbon_kg: float, served: float) -> Any:
     return SimpleNamespace(
         site_energy_kwh=np.array([site_energy_kwh]),
         energy_kwh=np.array([sum(site_energy_kwh)]),

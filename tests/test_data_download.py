@@ -78,7 +78,7 @@ def drops(upto: int) -> Answer:
 
 
 def status(code: int, **headers: str) -> Answer:
-    return lambda server: server.give(code, b"no", **headers)
+    return lambda server: server.give(code, b"no", None, **headers)
 
 
 def crawls(server: Faulty) -> None:

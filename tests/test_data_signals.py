@@ -276,7 +276,7 @@ CLOCKS = {
 
 @given(
     clock=st.sampled_from(sorted(CLOCKS)),
-    first=st.datetimes(pd.Timestamp("2023-01-01"), pd.Timestamp("2024-12-25")),
+    first=st.datetimes(datetime(2023, 1, 1), datetime(2024, 12, 25)),
     hours=st.integers(1, 100),
 )
 def test_local_time_and_back(clock: str, first: datetime, hours: int) -> None:
@@ -302,7 +302,7 @@ def test_local_time_and_back(clock: str, first: datetime, hours: int) -> None:
 def test_leap_day_has_24_hours_of_every_signal() -> None:
     hours = signals.all_hours()
     assert len(hours) == 8760 + 8784
-    assert (hours.strftime("%Y-%m-%d") == "2024-02-29").sum() == 24
+    assert np.count_nonzero(hours.strftime("%Y-%m-%d") == "2024-02-29") == 24
 
 
 def test_aware_month_and_hemisphere() -> None:

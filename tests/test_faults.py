@@ -161,7 +161,7 @@ def test_a_fault_that_cannot_be_is_named(event: dict, message: str) -> None:
 )
 def test_a_fault_that_is_not_whole_is_refused(event: dict, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        Fault(**({"start": "12:00", "hours": 1} | event))
+        Fault.model_validate({"start": "12:00", "hours": 1} | event)
 
 
 def test_the_shipped_faults_are_of_the_shipped_fleet() -> None:

@@ -40,7 +40,8 @@ def test_a_row_of_a_batch_of_different_fleets_is_its_single_run(seed, sizes, loa
     batch = stack_worlds(worlds)
     together = stack_rows(batch, states), stack_rows(batch, plans), stack_rows(batch, inputs)
     after, mine = step(batch, *together)
-    _, tensor = step(batch.to_torch(torch.float64), *map(tensors, together))
+    doubles = tensors(together[0]), tensors(together[1]), tensors(together[2])
+    _, tensor = step(batch.to_torch(torch.float64), *doubles)
     demand = together[2].arrival_rate_per_s
     sized = sized_plan(batch, together[1].routing, demand, 0.7)
     for b, world in enumerate(worlds):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -293,7 +294,7 @@ FLEETS = st.one_of(
     ),
 )
 TRACE_BYTES = TRACE.read_bytes()[:900]
-RELAXED = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+RELAXED: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
 @settings(max_examples=150, **RELAXED)

@@ -46,7 +46,7 @@ def paper_world(*overrides: str) -> tuple[World, Epochs]:
     dataset["split"] = ("time", split)
     hourly = HourlySignals(hours, zones, values, ())
     prepare.add_signals(dataset, run, hourly, small, time)
-    prepare.add_workload(dataset, run, small, [prepare.Block(time, split)])
+    prepare.add_workload(dataset, run, small, [prepare.Block(time, split)], None)
     prepare.add_fleet(dataset, run, small)
     table, points = calibrate.calibrate(run.serving, [])
     assert points.empty

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from marlin.fleet.world import build_epochs, build_world, chosen_profiles
 from marlin.replay import save_plan
 from marlin.serving.profiles import to_frame
 from marlin.serving.replay import kernel
-from marlin.serving.replay.cluster import Cluster, single
+from marlin.serving.replay.cluster import Cluster, Dispatch, single
 from marlin.serving.replay.metrics import Tally, edges, quantile
 from marlin.serving.replay.requests import Requests, requests
 from marlin.serving.replay.sampling import sample_pool
@@ -165,7 +166,7 @@ def test_littles_law_and_the_books_of_a_replica() -> None:
 
 
 @pytest.mark.parametrize("dispatch", ["round_robin", "jsq", "least_kv"])
-def test_dispatch_uses_every_replica_and_only_those_that_are_on(dispatch: str) -> None:
+def test_dispatch_uses_every_replica_and_only_those_that_are_on(dispatch: Dispatch) -> None:
     rng = np.random.default_rng(1)
     count = 3000
     arrival = np.cumsum(rng.exponential(0.02, count))
@@ -212,7 +213,7 @@ def test_quantiles_of_the_histogram_are_those_of_the_sample() -> None:
 
 
 def test_service_levels_by_hand() -> None:
-    rows = np.zeros(4, kernel.REQUEST)
+    rows: Any = np.zeros(4, kernel.REQUEST)
     rows["status"] = [kernel.SERVED, kernel.SERVED, kernel.DROPPED, kernel.REJECTED]
     rows["prompt"], rows["output"] = [100, 2000, 10, 10], [11, 1, 5, 5]
     rows["first"], rows["finish"] = [0.2, 1.7, -1, 0], [0.6, 1.7, 3.0, 0]

@@ -72,7 +72,7 @@ def rtx_pro_6000(serving: Path) -> np.ndarray:
     def dense_us(tokens: pd.Series) -> np.ndarray:
         of = {n: np.interp(tokens, c.dropna().index, c.dropna()) for n, c in layers.items()}
         once = of.pop("embedding") + of.pop("final_layernorm")
-        return once + LAYERS * (sum(of.values()) + of["layernorm"])  # two norms a layer
+        return np.asarray(once + LAYERS * (sum(of.values()) + of["layernorm"]))  # two norms a layer
 
     def head_us(sequences: pd.Series) -> np.ndarray:
         parts = (p for _, p in tables[2].groupby("layer"))

@@ -7,11 +7,15 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from marlin import compose
 from marlin.config import RunConfig
 from marlin.errors import UserError
 from marlin.files import write_json, write_parquet
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCENARIO_SECTIONS = ("scenario", "fleet", "workload", "signals", "physics")
 
@@ -40,8 +44,10 @@ def gpus(run: RunConfig) -> list[str]:
 
 
 def scenario_fingerprint(run: RunConfig) -> str:
-    """Fingerprint of the settings that decide the scenario file."""
-    return compose.fingerprint(run, SCENARIO_SECTIONS)
+    """Fingerprint of the settings that decide the scenario file, names of the models included."""
+    settings = [compose.fingerprint(run, SCENARIO_SECTIONS)]
+    settings += [model.name for model in run.serving.models]
+    return hashlib.sha256("\n".join(settings).encode()).hexdigest()
 
 
 def profiles_fingerprint(run: RunConfig) -> str:
@@ -94,7 +100,15 @@ def make_profiles(run: RunConfig, path: Path) -> str:
     # Profiles last: where they are, the points are too.
     write_parquet(path.with_name(path.name.replace("profiles", "silicon")), silicon)
     write_parquet(path, profiles)
-    return calibrate.printed([calibrate.error_table(silicon)])
+    return _errors(silicon)
+
+
+def _errors(points: pd.DataFrame) -> str:
+    """Held-out errors of latency at measured points, and of power as the package holds them."""
+    from marlin.serving import calibrate, power_validation
+
+    power = power_validation.error_table(power_validation.table(None))
+    return calibrate.printed([calibrate.error_table(points), power])
 
 
 def make_all_profiles(path: Path) -> str:
@@ -112,7 +126,7 @@ def make_all_profiles(path: Path) -> str:
     write_parquet(path.with_name(f"{name}-absent.parquet"), absent)
     write_parquet(path, profiles)
     counts = f"{len(profiles)} profiles; {len(absent)} combinations without one ({name}-absent)"
-    return f"{calibrate.printed([calibrate.error_table(points)])}\n{counts}"
+    return f"{_errors(points)}\n{counts}"
 
 
 def _cached_scenario(run: RunConfig) -> Path:

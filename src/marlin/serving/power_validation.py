@@ -130,6 +130,22 @@ def table(mirror: str | None) -> pd.DataFrame:
     return rounded(by_configuration(predict(power_data.read(mirror))))
 
 
+def error_table(validation: pd.DataFrame) -> pd.DataFrame:
+    """Held-out errors of W and J in the long form of `calibrate.error_table`, a row a GPU.
+
+    Over configurations of dense models; points are runs.
+    """
+    rows = []
+    for gpu, part in validation[~validation.moe].groupby("gpu"):
+        for quantity, name in (("W", "w_median"), ("J/token", "j_median")):
+            kept = part[part[name].notna()]
+            median, tail = kept[name].median(), kept[name].quantile(0.9)
+            rows.append(
+                (f"{gpu}, dense models, ML.ENERGY", quantity, kept.runs.sum(), median, tail)
+            )
+    return pd.DataFrame(rows, columns=["profile", "quantity", "points", "median", "p90"])
+
+
 def main() -> None:
     """Command line of the power validation."""
     parser = argparse.ArgumentParser(description="Predicted against measured GPU power.")
