@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 
+from marlin import inputs
 from marlin.analysis import figures, summary
 from marlin.analysis.collect import collect
 from marlin.analysis.plots import calibration, day, learning, pareto, power
@@ -144,3 +145,11 @@ def test_learning_curves_start_at_one_for_the_balanced_variant() -> None:
 def test_without_a_curve_of_marlin_the_user_is_told() -> None:
     with pytest.raises(UserError, match="no curve of marlin"):
         learning.draw(analysis_results.learning(0).iloc[:0])
+
+
+def test_calibration_draws_its_points_beside_the_profiles(tmp_path: Path) -> None:
+    results = analysis_results.write(tmp_path / "results", seeds=1, days=1)
+    picture = inputs.draw_silicon(results / "serving" / "profiles.parquet")
+    assert picture == results / "serving" / "silicon.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert inputs.silicon_path(Path("mine.parquet")) == Path("mine-silicon.parquet")

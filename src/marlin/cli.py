@@ -86,6 +86,9 @@ def _calibrate(arguments: list[str]) -> None:
     parser.add_argument(
         "--all", action="store_true", help="every profile that the tables hold, not the fleet's"
     )
+    parser.add_argument(
+        "--no-figure", action="store_true", help="do not draw predicted against measured latency"
+    )
     given = parser.parse_args(arguments)
     from marlin import compose, inputs
 
@@ -96,6 +99,8 @@ def _calibrate(arguments: list[str]) -> None:
     else:
         print(inputs.make_profiles(compose.compose(given.overrides), given.output))
     print(f"profiles: {given.output}")
+    if not given.no_figure:
+        print(f"figure: {inputs.draw_silicon(given.output)}")
 
 
 if __name__ == "__main__":

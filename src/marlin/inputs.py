@@ -98,9 +98,28 @@ def make_profiles(run: RunConfig, path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     profiles, silicon = calibrate.calibrate(run.serving, gpus(run))
     # Profiles last: where they are, the points are too.
-    write_parquet(path.with_name(path.name.replace("profiles", "silicon")), silicon)
+    write_parquet(silicon_path(path), silicon)
     write_parquet(path, profiles)
     return _errors(silicon)
+
+
+def draw_silicon(path: Path) -> Path:
+    """Draw predicted against measured latency beside the profiles at `path`; returns the PNG."""
+    import pandas as pd
+
+    from marlin.analysis.plots import calibration
+    from marlin.analysis.plots.style import save, style
+
+    table = silicon_path(path)
+    with style():
+        save(calibration.draw(pd.read_parquet(table)), table.parent, table.stem)
+    return table.with_suffix(".png")
+
+
+def silicon_path(path: Path) -> Path:
+    """Where the measured points lie that validate the profiles at `path`."""
+    name = path.name.replace("profiles", "silicon")
+    return path.with_name(name if name != path.name else f"{path.stem}-silicon.parquet")
 
 
 def _errors(points: pd.DataFrame) -> str:
@@ -122,7 +141,7 @@ def make_all_profiles(path: Path) -> str:
     profiles, absent = calibrate.calibrate_all()
     points = silicon.compare()
     name = path.name.removesuffix(".parquet")
-    write_parquet(path.with_name(f"{name}-silicon.parquet"), points)
+    write_parquet(silicon_path(path), points)
     write_parquet(path.with_name(f"{name}-absent.parquet"), absent)
     write_parquet(path, profiles)
     counts = f"{len(profiles)} profiles; {len(absent)} combinations without one ({name}-absent)"

@@ -19,7 +19,7 @@ rule calibrate:
             PLAN.profiles[f"profiles{wildcards.variant}"]
         ),
     shell:
-        "(marlin calibrate {params.overrides} --output {output.profiles}"
+        "(marlin calibrate {params.overrides} --no-figure --output {output.profiles}"
         " && python -m marlin.seal {output.seal} {output.profiles} {output.silicon})"
         " > {log} 2>&1"
 
