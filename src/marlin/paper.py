@@ -42,7 +42,8 @@ def build(results_dir: Path, pages: Path | None = None, source: Path = SOURCE) -
         compiler = typst.Compiler(root=root, ignore_system_fonts=True)
         main = root / "main.typ"
         try:
-            pdf = compiler.compile(main, format="pdf", timestamp=TIMESTAMP)
+            # Tags of elements that a column or page parts do not always nest: text length decides.
+            pdf = compiler.compile(main, format="pdf", timestamp=TIMESTAMP, pdf_tags=False)
             images = compiler.compile(main, format="png", ppi=PAGE_PPI) if pages else []
         except typst.TypstError as error:
             raise UserError(f"{source / 'main.typ'} does not compile: {error.message}") from error

@@ -41,7 +41,8 @@ def draw(epochs: pd.DataFrame, baseline: str) -> Figure:
     frame = frame[frame["scenario"] == frame["scenario"].min()]
     methods = order_methods(set(frame["method"]))
     shown = BALANCED if BALANCED in methods else methods[-1]
-    figure = Figure(figsize=(PAGE_IN, 4.5), layout="constrained")
+    # Too tall to share a page with the other wide figure: no room is left then for text and tables.
+    figure = Figure(figsize=(PAGE_IN, 5.6), layout="constrained")
     (upper,), (lower,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.05, 1.0))
     _grid_and_routing(upper, frame, (shown, baseline))
     compared = [m for m in methods if m in {REFERENCE_METHOD, "nearest", baseline, shown}]
