@@ -143,13 +143,15 @@ def test_a_closure_follows_imports_wherever_they_stand(tmp_path, monkeypatch):
         "tools/__init__.py": "",
         "tools/deep.py": "from ..lazy import anything",
         "tools/table.csv": "1",
+        "tools/__pycache__/deep.cpython-311.pyc": "",
+        "tools/__pycache__/deep.loop-1.py311.1.nbc": "",
     }
     for name, text in files.items():
         (package / name).parent.mkdir(exist_ok=True, parents=True)
         (package / name).write_text(text)
     monkeypatch.setattr(sources, "PACKAGE", package)
     found = [path.relative_to(package).as_posix() for path in sources.closure("train")]
-    # Bookkeeping (errors, plan) is a border; a table beside code counts.
+    # Bookkeeping (errors, plan) is a border; tables beside code count, compiled code does not.
     tools = ["tools/__init__.py", "tools/deep.py", "tools/table.csv"]
     assert found == ["__init__.py", "lazy.py", *tools, "train.py"]
     before = sources.digest(sources.closure("train"))

@@ -23,7 +23,8 @@ STAGES = {
     "paper": "marlin.paper",
     "track": "marlin.tracking.wandb_export",
 }
-NOT_SOURCES = (".md", ".py", ".pyc")
+NOT_SOURCES = (".md", ".py")
+COMPILED = "__pycache__"  # of Python and of numba, which writes there while a stage runs
 # Composition and bookkeeping: what they decide is in the fingerprint of the settings already, so
 # that a reworded error message does not train everything again.
 PLUMBING = frozenset(
@@ -136,7 +137,9 @@ def _tables(modules: Iterable[Path]) -> Iterator[Path]:
     """Tables and registries beside the modules of subpackages, and below."""
     for folder in {path.parent for path in modules if path.is_relative_to(PACKAGE)} - {PACKAGE}:
         for path in folder.rglob("*"):
-            if path.is_file() and path.suffix not in NOT_SOURCES and path.name[0] != ".":
+            compiled = path.parent.name == COMPILED
+            hidden = path.name[0] == "." or path.suffix in NOT_SOURCES
+            if path.is_file() and not compiled and not hidden:
                 yield path
 
 
