@@ -17,6 +17,7 @@ from marlin.fleet.world import World
 from marlin.schedulers.base import Observation, Scheduler, plan_for
 from marlin.schedulers.factors import carbon_g_per_kwh
 from marlin.schedulers.loads import class_load, site_full_power_w
+from marlin.schedulers.transport import share_rows
 
 
 @dataclass
@@ -74,9 +75,7 @@ def servers_and_shares(
     servers in use.
     """
     classes, sites = load.shape
-    pairs = np.arange(classes * sites)
-    whole = coo_array((np.ones(classes * sites), (pairs // sites, pairs)))
-    filled = coo_array((load.ravel(), (pairs % sites, pairs)), shape=(sites, classes * sites))
+    whole, filled = share_rows(load)
     each = target_utilisation / servers
     used = coo_array((-each, (np.arange(sites), np.arange(sites))))
     none = coo_array((classes, sites))

@@ -22,9 +22,7 @@ def transport(
     """
     classes, sites = cost.shape
     size = np.abs(cost).mean() or 1.0
-    pairs = np.arange(classes * sites)
-    whole = coo_array((np.ones(classes * sites), (pairs // sites, pairs)))
-    filled = coo_array((load.ravel(), (pairs % sites, pairs)), shape=(sites, classes * sites))
+    whole, filled = share_rows(load)
     over = coo_array((-np.ones(sites), (np.arange(sites), np.arange(sites))))
     none = coo_array((classes, sites))
     usable = np.ones((classes, sites), bool) if allowed is None else allowed.copy()
@@ -43,3 +41,15 @@ def transport(
         raise RuntimeError(f"transport problem was not solved: {result.message}")
     shares = np.clip(result.x[: classes * sites].reshape(classes, sites), 0.0, None)
     return shares / shares.sum(axis=1, keepdims=True)
+
+
+def share_rows(load: np.ndarray) -> tuple[coo_array, coo_array]:
+    """Constraint rows over shares [K x D]: their sum for each class, the load of each site.
+
+    `load` [K, D] is the utilisation that the whole of a class puts on a site.
+    """
+    classes, sites = load.shape
+    pairs = np.arange(classes * sites)
+    whole = coo_array((np.ones(classes * sites), (pairs // sites, pairs)))
+    filled = coo_array((load.ravel(), (pairs % sites, pairs)), shape=(sites, classes * sites))
+    return whole, filled
