@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from marlin.fleet.contract import Outcome, Plan
 from marlin.fleet.world import World
 from marlin.schedulers.base import Observation, Scheduler
+from marlin.schedulers.schemes import SCHEMES
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Marlin(Scheduler):
 
     def variants(self) -> tuple[str, ...]:
         """Balanced first, then one variant per objective: schemes of the same agents."""
-        return ("", "ttft", "carbon", "water", "cost")
+        return tuple(SCHEMES)
 
     def reset(self, world: World, seed: int, variant: str = "") -> None:
         """Start from what was trained; chance is seeded by seed and variant."""

@@ -14,7 +14,6 @@ from marlin.schedulers.base import Observation
 from marlin.schedulers.marlin.agents import AGENTS
 from marlin.schedulers.marlin.codec import decode, observe
 from marlin.schedulers.marlin.play import (
-    SCHEMES,
     agree,
     even_split,
     paid,
@@ -24,6 +23,7 @@ from marlin.schedulers.marlin.play import (
     tensor,
 )
 from marlin.schedulers.marlin.training import make_learners, make_replay, unpack
+from marlin.schedulers.schemes import SCHEMES
 
 if TYPE_CHECKING:
     from marlin.schedulers.marlin import Marlin

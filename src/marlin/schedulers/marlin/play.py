@@ -16,13 +16,6 @@ from marlin.games import negotiation
 from marlin.schedulers.marlin.agents import AGENTS, Learners
 from marlin.schedulers.marlin.codec import decode, heuristic, observe
 
-SCHEMES = {
-    "": (0.25, 0.25, 0.25, 0.25),
-    "ttft": (1.0, 0.0, 0.0, 0.0),
-    "carbon": (0.0, 1.0, 0.0, 0.0),
-    "water": (0.0, 0.0, 1.0, 0.0),
-    "cost": (0.0, 0.0, 0.0, 1.0),
-}
 REFERENCE_TARGET = 0.75
 REWARD_SCALE = (12.0, 8.0, 8.0, 8.0)  # the paper's weights of the metric term
 RATIO_REACH = (

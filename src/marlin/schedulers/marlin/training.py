@@ -17,7 +17,6 @@ from marlin.games.negotiation import Rules, starting_capital
 from marlin.schedulers.marlin.agents import AGENTS, Hyperparameters, Learners
 from marlin.schedulers.marlin.codec import action_size, decode, observe, state_size
 from marlin.schedulers.marlin.play import (
-    SCHEMES,
     agree,
     even_split,
     metric_table,
@@ -28,6 +27,7 @@ from marlin.schedulers.marlin.play import (
     tried,
 )
 from marlin.schedulers.marlin.replay import DualReplay
+from marlin.schedulers.schemes import SCHEMES
 
 if TYPE_CHECKING:
     from marlin.schedulers.marlin import Marlin
