@@ -368,6 +368,19 @@ class BudgetConfig(Section):
     calls_per_decision: int = Field(ge=1, description="simulated plans per epoch when deciding")
 
 
+class ScoringConfig(Section):
+    """What test days are scored by: replay of a sample of their requests, or the fluid model."""
+
+    name: str
+    judge: Literal["replay", "fluid"]
+    epochs: int = Field(
+        6, ge=2, le=1440, description="of a day that are replayed, one by chance of each stretch"
+    )
+    share: float = Field(0.025, gt=0, le=1, description="of equal replicas that are simulated")
+    at_least: int = Field(4, ge=1, description="replicas of a site, model and GPU, if it has them")
+    warm_up_s: float = Field(60.0, ge=1, le=3600, description="replayed before each, not counted")
+
+
 class TrackingConfig(Section):
     """Experiment tracker of a run made by hand; the pipeline exports all runs in one rule."""
 
@@ -394,6 +407,7 @@ class RunConfig(Section):
     budget: BudgetConfig
     ablation: str
     faults: FaultsConfig = FaultsConfig(name="none")
+    scoring: ScoringConfig = ScoringConfig(name="fluid", judge="fluid")
     tracking: TrackingConfig = TrackingConfig(name="none")
     inputs: InputsConfig = InputsConfig()
     seed: int = Field(ge=0, lt=2**32)

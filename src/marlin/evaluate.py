@@ -2,7 +2,9 @@
 
 `python -m marlin.evaluate FOLDER...` reads `resolved.yaml` and `policy.npz` of each run folder
 and writes `episodes.parquet` (one row a test day and variant) and `epochs.parquet` (the first
-test day, by epoch and site). Planning sees forecasts alone; scoring uses what came true.
+test day, by epoch and site, as the fluid model has it). Planning sees forecasts alone; scoring uses
+what came true. With `scoring=replay` the objectives are those of request-level replay
+(`marlin.judge`), and the fluid model's stand beside them.
 """
 
 from __future__ import annotations
@@ -18,13 +20,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from marlin import compose, inputs
 from marlin.compose import load
 from marlin.config import InputsConfig
 from marlin.entry import guard
 from marlin.files import write_json, write_parquet
 from marlin.fleet.accounting import beside
-from marlin.fleet.contract import OBJECTIVES, Outcome
+from marlin.fleet.contract import OBJECTIVES, Outcome, Plan, State, joined
 from marlin.fleet.simulator import step
+from marlin.judge import Judge, Played, load_judge
 from marlin.schedulers.base import Scheduler
 from marlin.task import Task, load_run, make_scheduler
 
@@ -44,9 +48,11 @@ SUMS = (
 
 @dataclass(frozen=True)
 class Day:
-    """One scored day: an outcome per epoch, and how long each decision took."""
+    """One day of T epochs under the fluid model, and how long each decision took."""
 
     start: int
+    plans: list[Plan]
+    states: list[State]  # before each epoch
     outcomes: list[Outcome]
     nodes_on: np.ndarray  # [T, D, G]
     decision_s: list[float]
@@ -56,17 +62,19 @@ def run_day(task: Task, scheduler: Scheduler, start: int, seed: int, variant: st
     """Plan, score, then let the scheduler learn; epoch by epoch through the day at `start`."""
     scheduler.reset(task.world, seed, variant)
     state = task.world.idle_state(1)
-    outcomes, nodes_on, decisions = [], [], []
+    plans, states, outcomes, nodes_on, decisions = [], [], [], [], []
     for epoch in range(start, start + task.world.epochs_per_day):
         observation = task.observation(epoch, state)
         began = time.perf_counter()
         plan = scheduler.plan(observation)
         decisions.append(time.perf_counter() - began)
+        plans.append(plan)
+        states.append(state)
         state, outcome = step(task.world, state, plan, task.truth(np.array([epoch])))
         scheduler.observe(outcome)
         outcomes.append(outcome)
         nodes_on.append(state.nodes_on[0])
-    return Day(start, outcomes, np.stack(nodes_on), decisions)
+    return Day(start, plans, states, outcomes, np.stack(nodes_on), decisions)
 
 
 def summary(outcomes: list[Outcome]) -> dict[str, float]:
@@ -81,6 +89,19 @@ def summary(outcomes: list[Outcome]) -> dict[str, float]:
         "utilisation_mean": float(used.mean()),
         "utilisation_peak": float(used.max()),
     }
+
+
+def judged(task: Task, day: Day, judge: Judge | None) -> dict[str, float]:
+    """What replay makes of a day, and the fluid model's objectives as `fluid_*` beside it.
+
+    Without a judge the objectives are the fluid model's, and nothing stands beside them.
+    """
+    if judge is None:
+        return {}
+    epochs = np.arange(day.start, day.start + len(day.outcomes))
+    played = Played(joined(day.plans), joined(day.states), task.truth(epochs), day.outcomes)
+    fluid = summary(day.outcomes)
+    return judge.score(played, day.start) | {f"fluid_{name}": fluid[name] for name in OBJECTIVES}
 
 
 def reported(task: Task, day: Day) -> dict[str, float]:
@@ -117,7 +138,9 @@ def epoch_rows(task: Task, day: Day) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def evaluate(task: Task, scheduler: Scheduler, seed: int) -> tuple[pd.DataFrame, ...]:
+def evaluate(
+    task: Task, scheduler: Scheduler, seed: int, judge: Judge | None = None
+) -> tuple[pd.DataFrame, ...]:
     """Episodes, epochs of the first test day, and decision times, for every variant."""
     episodes, epochs, timings = [], [], []
     starts = task.test_days()
@@ -133,7 +156,8 @@ def evaluate(task: Task, scheduler: Scheduler, seed: int) -> tuple[pd.DataFrame,
         }
         day = run_day(task, scheduler, start, seed, variant)
         date = {"day": task.day_name(start)}
-        episodes.append(identity | date | summary(day.outcomes) | reported(task, day))
+        scores = summary(day.outcomes) | judged(task, day, judge) | reported(task, day)
+        episodes.append(identity | date | scores)
         timings += [identity | date | {"decision_s": value} for value in day.decision_s]
         if start == starts[0]:
             epochs.append(epoch_rows(task, day).assign(**identity))
@@ -143,14 +167,21 @@ def evaluate(task: Task, scheduler: Scheduler, seed: int) -> tuple[pd.DataFrame,
     return table, pd.concat(epochs, ignore_index=True), pd.DataFrame(timings)
 
 
-def evaluate_folder(folder: Path, given: InputsConfig) -> None:
-    """Score the run in `folder`, one seed, and write its tables there."""
+def evaluate_folder(folder: Path, given: InputsConfig, judges: dict[str, Judge | None]) -> None:
+    """Score the run in `folder`, one seed, and write its tables there.
+
+    `judges` keeps the judge of each setting from one folder to the next.
+    """
     run = load(folder / "resolved.yaml").model_copy(update={"inputs": given})
     task = load_run(run)
     scheduler = make_scheduler(run)
     scheduler.reset(task.world, run.seed)
     scheduler.load(folder / "policy.npz")
-    episodes, epochs, timings = evaluate(task, scheduler, run.seed)
+    settings = compose.fingerprint(run)
+    if settings not in judges:
+        ready = inputs.ready(run)
+        judges[settings] = load_judge(run, task.world, ready.scenario, ready.profiles)
+    episodes, epochs, timings = evaluate(task, scheduler, run.seed, judges[settings])
     write_parquet(folder / "epochs.parquet", epochs)
     write_parquet(folder / "episodes.parquet", episodes)
     decision = {
@@ -173,9 +204,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--profiles", help="profiles.parquet (default: made in the cache)")
     given = parser.parse_args(arguments)
     paths = InputsConfig(scenario=given.scenario, profiles=given.profiles)
+    judges: dict[str, Judge | None] = {}
     with guard():
         for folder in given.folder:
-            evaluate_folder(folder, paths)
+            evaluate_folder(folder, paths, judges)
 
 
 if __name__ == "__main__":

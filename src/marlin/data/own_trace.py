@@ -37,6 +37,7 @@ LATEST_S = 4_102_444_800  # 2100-01-01
 EPOCH_UNITS = ((1e11, MICRO), (1e14, 1e3), (1e17, 1.0), (np.inf, 1e-3))  # s, ms, us, ns
 DATE_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f%z", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 FIRST_SHOWN = 20
+BINS_PER_DOUBLING = 8
 MERGE_EVERY = 20
 
 
@@ -54,7 +55,8 @@ class Trace:
 
     `stamps_us` are the sorted UTC arrivals of each service (microseconds since 1970), `counts`
     rows (slot, origin, model, service, requests) by quarter hour since 1970, `prompt` and
-    `output` rows (service, tokens, requests).
+    `output` rows (service, tokens, requests), `joint` rows (service, prompt, output, requests) with
+    both lengths in bins of an eighth of a power of two.
     """
 
     columns: tuple[str, ...]
@@ -65,6 +67,7 @@ class Trace:
     counts: pl.DataFrame
     prompt: pl.DataFrame
     output: pl.DataFrame
+    joint: pl.DataFrame
     stamps_us: dict[str, np.ndarray]
 
     @property
@@ -124,7 +127,8 @@ class _Reader:
         self.path, self.rows, self.last_us, self.unsorted = path, 0, None, 0
         self.bad: list[BadRow] = []
         self.bad_counts: Counter[str] = Counter()
-        self.sums: dict[str, list[pl.DataFrame]] = {"counts": [], "prompt": [], "output": []}
+        tables = ("counts", "prompt", "output", "joint")
+        self.sums: dict[str, list[pl.DataFrame]] = {name: [] for name in tables}
         self.stamps: dict[str, list[np.ndarray]] = {}
         self.per_unit: float | None = None
         self.with_offset = self.without_offset = 0
@@ -235,6 +239,14 @@ class _Reader:
             tokens = pl.col(f"{name}_tokens_n").alias("tokens")
             grouped = good.group_by("service", tokens).agg(requests=pl.len())
             self._push(name, grouped)
+        bins = [
+            (pl.col(f"{name}_tokens_n").log(2) * BINS_PER_DOUBLING)
+            .floor()
+            .cast(pl.Int32)
+            .alias(name)
+            for name in ("prompt", "output")
+        ]
+        self._push("joint", good.group_by("service", *bins).agg(requests=pl.len()))
         for (service,), part in good.select("t", "service").group_by("service"):
             self.stamps.setdefault(str(service), []).append(part["t"].to_numpy())
 

@@ -203,11 +203,22 @@ def lengths(own: OwnWorkload) -> workload.ServiceLengths:
             moments[f"{kind}_tokens_cv2"].append(variance / mean**2)
             quantiles[kind].append(own_trace.quantile(table, service, workload.QUANTILES))
         moments["arrival_cv2"].append(arrival_cv2(trace.stamps_us[service]))
+        moments["rank_correlation"].append(rank_correlation(trace, service))
     return workload.ServiceLengths(
         {name: np.array(values) for name, values in moments.items()},
         np.stack(quantiles["prompt"]),
         np.stack(quantiles["output"]),
     )
+
+
+def rank_correlation(trace: Trace, service: str) -> float:
+    """Spearman's correlation of prompt and output lengths; zero where one of them never varies."""
+    rows = trace.joint.filter(trace.joint["service"] == service)
+    bins = rows.select("prompt", "output").to_numpy()
+    if (bins == bins[0]).all(axis=0).any():
+        return 0.0
+    weight = rows["requests"].to_numpy().astype(float)
+    return workload.rank_correlation(bins, weight / weight.sum())
 
 
 def arrival_cv2(stamps_us: np.ndarray) -> float:

@@ -38,7 +38,7 @@ HISTORY_DAYS = 7
 HISTORY, TRAIN, VALIDATION, TEST = -1, 0, 1, 2
 HOURLY = ("electricitymaps-hourly", "prices-hourly-local", "open-meteo-era5")
 EMBEDDED = "embedded"
-FORMAT = "marlin-scenario-1"
+FORMAT = "marlin-scenario-2"
 UNITS = {
     "split": ("1", "-1 history, 0 train, 1 validation, 2 test"),
     "carbon_g_per_kwh": ("g kWh-1", "average carbon intensity of grid energy"),
@@ -54,6 +54,7 @@ UNITS = {
     "prompt_tokens_cv2": ("1", "squared coefficient of variation of the prompt length"),
     "output_tokens_cv2": ("1", "squared coefficient of variation of the output length"),
     "arrival_cv2": ("1", "squared coefficient of variation of times between arrivals"),
+    "rank_correlation": ("1", "rank correlation of prompt and output length"),
     "prompt_tokens_quantile": ("1", "quantiles of the prompt length"),
     "output_tokens_quantile": ("1", "quantiles of the output length"),
     "nodes": ("1", "nodes installed"),

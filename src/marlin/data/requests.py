@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from marlin.data import workload
 from marlin.data.derived import Derived
 from marlin.errors import UserError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 SAMPLE = 1 << 16
 SAMPLE_SEED = 20231116
@@ -131,15 +134,20 @@ def modelled_samples(
     services: Sequence[str], token_year: int, small: Derived
 ) -> list[ServiceSample]:
     """Return samples with the quantiles, rank correlation and gap variability of the tables."""
-    moments = workload.of_year(small.token_moments, token_year).set_index("service")
-    quantiles = workload.of_year(small.token_quantiles, token_year)
+    known = workload.lengths(services, token_year, small.token_moments, small.token_quantiles)
     return [
-        ServiceSample(
-            _token_pairs(workload.of_service(quantiles, service), moments.loc[service]),
-            gap_sample(float(moments.loc[service, "arrival_cv2"])),
-        )
-        for service in services
+        ServiceSample(token_pairs(known, s), gap_sample(float(known.moments["arrival_cv2"][s])))
+        for s in range(len(services))
     ]
+
+
+def scenario_lengths(scenario: xr.Dataset) -> workload.ServiceLengths:
+    """Return the token statistics that a scenario carries for its services."""
+    return workload.ServiceLengths(
+        {name: scenario[name].to_numpy().astype(float) for name in workload.MOMENTS},
+        scenario["prompt_tokens_quantile"].to_numpy().astype(float),
+        scenario["output_tokens_quantile"].to_numpy().astype(float),
+    )
 
 
 def gap_sample(cv2: float, size: int = SAMPLE) -> np.ndarray:
@@ -164,16 +172,20 @@ def gap_sample(cv2: float, size: int = SAMPLE) -> np.ndarray:
     return gaps / gaps.mean()
 
 
-def _token_pairs(quantiles: pd.DataFrame, moments: pd.Series) -> np.ndarray:
-    """Return lengths [SAMPLE, 2] of given quantiles and means, joined by a copula."""
+def token_pairs(known: workload.ServiceLengths, service: int) -> np.ndarray:
+    """Return lengths [SAMPLE, 2] with a service's quantiles and means, joined by a copula."""
     generator = np.random.default_rng(SAMPLE_SEED)
-    linear = 2 * np.sin(np.pi * moments["rank_correlation"] / 6)
+    linear = 2 * np.sin(np.pi * known.moments["rank_correlation"][service] / 6)
     normal = generator.standard_normal((2, SAMPLE))
     normal[1] = linear * normal[0] + np.sqrt(1 - linear**2) * normal[1]
     level = (normal.argsort(axis=1).argsort(axis=1) + 0.5) / SAMPLE
+    laws = (
+        (known.prompt_quantile, "prompt_tokens_mean"),
+        (known.output_quantile, "output_tokens_mean"),
+    )
     columns = [
-        lengths_at(level[k], quantiles[name].to_numpy(float), float(moments[f"{name}_mean"]))
-        for k, name in enumerate(("prompt_tokens", "output_tokens"))
+        lengths_at(level[k], quantiles[service], float(known.moments[mean][service]))
+        for k, (quantiles, mean) in enumerate(laws)
     ]
     return np.maximum(np.stack(columns, axis=1).round(), 1).astype(np.int32)
 

@@ -32,6 +32,7 @@ MOMENTS = (
     "prompt_tokens_cv2",
     "output_tokens_cv2",
     "arrival_cv2",
+    "rank_correlation",
 )
 
 

@@ -6,7 +6,7 @@ Every array may be NumPy or torch; one object never mixes them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -82,6 +82,15 @@ Fields = TypeVar("Fields", Inputs, Plan, State, Outcome)
 def row(batch: Fields, index: Any) -> Fields:
     """The same dataclass with every array indexed along the batch axis."""
     return replace(batch, **{f.name: getattr(batch, f.name)[index] for f in fields(batch)})
+
+
+def joined(batches: Sequence[Fields]) -> Fields:
+    """NumPy batches one after the other along the batch axis."""
+    first = batches[0]
+    return replace(
+        first,
+        **{f.name: np.concatenate([getattr(b, f.name) for b in batches]) for f in fields(first)},
+    )
 
 
 def convert(batch: Fields, function: Callable[[Array], Array]) -> Fields:

@@ -42,6 +42,8 @@ COUNTS = (
 )  # fmt: skip
 SUMS = ("ttft_s", "tpot_s", "e2e_s", "queue_and_prefill_s")
 
+EACH_ITSELF = np.ones(1)  # weight of a request that stands for no other
+
 _PART_BITS = 8  # bins of a power of two: 2 ** 8
 _LOW_EXPONENT, _HIGH_EXPONENT = -17, 20  # 8 microseconds to 12 days
 _OFFSET = (127 + _LOW_EXPONENT) << _PART_BITS
@@ -56,34 +58,36 @@ def _bin(value, buffer, bits):
 
 
 @njit(cache=True)
-def tally(requests, group, model, rtt_s, reference, patience_s, counts, sums, histogram):
+def tally(requests, weight, group, model, rtt_s, reference, patience_s, counts, sums, histogram):
     """Add finished requests to counts [N, COUNTS], sums [N, SUMS] and histograms [N, 6, BINS].
 
-    `group`, `model` and `rtt_s` are looked up by [lane, tag] of a request; `reference` [M] holds
+    Request n stands for `weight[n]` requests; a single weight is that of all. `group`, `model` and
+    `rtt_s` are looked up by [lane, tag] of a request; `reference` [M] holds
     `kernel.ENGINE` records of the unloaded replica that slowdowns refer to.
     """
     buffer = np.empty(1, np.float32)
     bits = buffer.view(np.int32)
     for n in range(len(requests)):
         request = requests[n]
+        stands_for = weight[min(n, len(weight) - 1)]
         g = group[request.lane, request.tag]
         count, total, bins = counts[g], sums[g], histogram[g]
         if request.status == REJECTED:
-            count[2] += 1
+            count[2] += stands_for
             continue
         network = rtt_s[request.lane, request.tag]
         if request.status == DROPPED:
-            count[1] += 1
-            count[6] += 1
-            total[0] += patience_s
-            bins[0, _bin(patience_s, buffer, bits)] += 1
+            count[1] += stands_for
+            count[6] += stands_for
+            total[0] += stands_for * patience_s
+            bins[0, _bin(patience_s, buffer, bits)] += stands_for
             continue
         prompt, output = request.prompt, request.output
-        count[0] += 1
-        count[3] += request.preempted
-        count[4] += prompt
-        count[5] += output
-        count[6] += 1
+        count[0] += stands_for
+        count[3] += stands_for * request.preempted
+        count[4] += stands_for * prompt
+        count[5] += stands_for * output
+        count[6] += stands_for
         inside = request.first - request.arrival
         ttft = inside + network
         e2e = request.finish - request.arrival
@@ -91,26 +95,26 @@ def tally(requests, group, model, rtt_s, reference, patience_s, counts, sums, hi
         engine = reference[model[request.lane, request.tag]]
         alone = engine.p0 + engine.p1 * prompt + engine.p2 * prompt * float(prompt)
         step = engine.d0 + engine.d1 + engine.d2 * (prompt + 0.5 * output)
-        total[0] += ttft
-        total[2] += e2e + network
-        total[3] += inside
-        bins[0, _bin(ttft, buffer, bits)] += 1
-        bins[2, _bin(e2e + network, buffer, bits)] += 1
-        bins[3, _bin(inside / alone, buffer, bits)] += 1
-        bins[5, _bin(e2e / (alone + (output - 1) * step), buffer, bits)] += 1
+        total[0] += stands_for * ttft
+        total[2] += stands_for * (e2e + network)
+        total[3] += stands_for * inside
+        bins[0, _bin(ttft, buffer, bits)] += stands_for
+        bins[2, _bin(e2e + network, buffer, bits)] += stands_for
+        bins[3, _bin(inside / alone, buffer, bits)] += stands_for
+        bins[5, _bin(e2e / (alone + (output - 1) * step), buffer, bits)] += stands_for
         if output > 1:
             tpot = (request.finish - request.first) / (output - 1)
-            count[7] += 1
-            total[1] += tpot
-            bins[1, _bin(tpot, buffer, bits)] += 1
-            bins[4, _bin(tpot / step, buffer, bits)] += 1
+            count[7] += stands_for
+            total[1] += stands_for * tpot
+            bins[1, _bin(tpot, buffer, bits)] += stands_for
+            bins[4, _bin(tpot / step, buffer, bits)] += stands_for
         if ttft <= 2.0 and tpot <= 0.2:
-            count[8] += 1
+            count[8] += stands_for
             if ttft <= 0.45 and tpot <= 0.04:
-                count[9] += 1
+                count[9] += stands_for
         limit = 0.25 if prompt < 256 else (0.4 if prompt < 1024 else 2.0)
         if ttft <= limit and tpot <= 0.1:
-            count[10] += 1
+            count[10] += stands_for
 
 
 def edges() -> NDArray[np.float64]:
@@ -119,11 +123,10 @@ def edges() -> NDArray[np.float64]:
     return bits.view(np.float32).astype(float)
 
 
-def quantile(histogram: NDArray[np.int64], probability: float) -> float:
+def quantile(histogram: NDArray[np.float64], probability: float) -> float:
     """Order statistic of a histogram [BINS] that is not empty, linear within its bin."""
-    total = int(histogram.sum())
     cumulative = np.cumsum(histogram)
-    rank = probability * (total - 1) + 0.5
+    rank = probability * (cumulative[-1] - 1) + 0.5
     at = int(np.searchsorted(cumulative, rank))
     border = edges()
     before = cumulative[at] - histogram[at]
@@ -135,9 +138,9 @@ class Tally:
     """Running totals of N groups of requests."""
 
     def __init__(self, groups: int) -> None:
-        self.counts = np.zeros((groups, len(COUNTS)), np.int64)
+        self.counts = np.zeros((groups, len(COUNTS)))
         self.sums = np.zeros((groups, len(SUMS)))
-        self.histogram = np.zeros((groups, len(METRICS) + len(SLOWDOWNS), BINS), np.int64)
+        self.histogram = np.zeros((groups, len(METRICS) + len(SLOWDOWNS), BINS))
 
     def add(
         self,
@@ -147,12 +150,24 @@ class Tally:
         rtt_s: NDArray[np.float64],
         reference: Records,
         patience_s: float,
+        weight: NDArray[np.float64] = EACH_ITSELF,
     ) -> None:
         """Count finished requests; see `tally`."""
         tally(
-            requests, group, model, rtt_s, reference, patience_s,
+            requests, weight, group, model, rtt_s, reference, patience_s,
             self.counts, self.sums, self.histogram,
         )  # fmt: skip
+
+    def join(self, other: Tally) -> None:
+        """Add what another tally of the same groups counted."""
+        self.counts += other.counts
+        self.sums += other.sums
+        self.histogram += other.histogram
+
+    def mean_ttft_s(self) -> float:
+        """Mean TTFT of all that was answered or dropped; zero when nothing was."""
+        answered = self.counts[:, COUNTS.index("answered")].sum()
+        return float(self.sums[:, SUMS.index("ttft_s")].sum() / max(answered, 1e-12))
 
     def summary(self, groups: slice | NDArray[np.int64], duration_s: float) -> dict[str, float]:
         """Latency, service levels and goodput of some groups together, over `duration_s`.
