@@ -16,12 +16,12 @@ from marlin.analysis import summary, tables
 from marlin.analysis.collect import collect
 from marlin.analysis.display import decimals, number, tex, with_interval
 from marlin.analysis.numbers import change_words, data_words, outcome
-from marlin.analysis.schema import METHOD_NAMES, model_name
+from marlin.analysis.schema import method_name, model_name, order_methods, parts_of
 from marlin.analysis.statistics import Estimate
 from marlin.errors import UserError
 
 OBJECTIVES = analysis_results.OBJECTIVES
-METHOD_OF = {name: method for method, name in METHOD_NAMES.items()}
+METHOD_OF = {method_name(method): method for method in analysis_results.METHODS}
 SCALES = {"ttft_s": 1.0, "carbon_kg": 1e-3, "water_l": 1e-3, "cost_usd": 1.0}
 
 
@@ -134,7 +134,7 @@ def test_printed_hypervolumes_are_recomputed(results: Path, episodes: pd.DataFra
     for method in ("round_robin", "nearest", "weighted_greedy"):
         sides = [ratio(episodes, method, "round_robin", objective) for objective in OBJECTIVES]
         expected = np.prod([max(0.0, 2 - side) for side in sides]) / 16
-        assert abs(as_number(rows[METHOD_NAMES[method]]) - expected) <= 0.00005 + 1e-9
+        assert abs(as_number(rows[method_name(method)]) - expected) <= 0.00005 + 1e-9
     assert as_number(rows["All MARLIN variants"]) > as_number(rows["MARLIN balanced"])
 
 
@@ -321,3 +321,33 @@ def test_prose_numbers_count_what_is_there(results: Path) -> None:
     met = sum(entry["one_objective"]["verdict"] == "met" for entry in numbers["claims"].values())
     assert ["none", "one", "two", "three", "four"][met] == numbers["outcome"]["met_count"]
     assert not re.search(r"\d\.\d{6}", json.dumps(numbers))
+
+
+def test_latency_table_shows_the_tail_and_the_error_of_the_fluid_model(
+    results: Path, episodes: pd.DataFrame
+) -> None:
+    table = load(results, "latency")
+    assert [row[0] for row in table["rows"]] == [
+        method_name(m) for m in order_methods(set(episodes["method"]))
+    ]
+    own = episodes[episodes["method"] == "nearest"]
+    row = next(row for row in table["rows"] if row[0] == "Nearest")
+    assert row[1] == number(own["ttft_s"].mean(), 3)
+    assert row[3] == number(3 * own["ttft_s"].mean(), 3)
+    assert row[6:] == ["90.0", "2.0", number(-10.0, 1), "1.0"]
+
+
+def test_without_replay_there_is_no_latency_table(episodes: pd.DataFrame) -> None:
+    assert tables.latency_table(episodes.drop(columns="ttft_p95_s")).rows == []
+
+
+def test_variants_are_named_and_placed_after_their_method() -> None:
+    assert method_name("nsga2_water") == "NSGA-II water"
+    assert method_name("my_own_cost") == "my own cost"
+    assert method_name("carbon_greedy") == "Carbon-greedy"
+    assert parts_of("marlin_nash_ttft") == ("marlin_nash", "ttft")
+    assert parts_of("mpc") == ("mpc", "")
+    methods = {"marlin", "mpc_cost", "mpc_ttft", "slit", "mpc", "mine", "marlin_ttft"}
+    assert order_methods(methods) == [
+        "slit", "mpc", "mpc_ttft", "mpc_cost", "mine", "marlin", "marlin_ttft",
+    ]  # fmt: skip

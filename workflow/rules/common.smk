@@ -9,6 +9,7 @@ SEEDS = PLAN.seeds
 CELLS = {cell.name: cell for cell in PLAN.cells}
 TABLES = (
     "main",
+    "latency",
     "reductions",
     "hypervolume",
     "ablations",

@@ -147,6 +147,7 @@ def setting_words(configuration: dict[str, Any]) -> dict[str, Any]:
     fleet, workload = configuration["fleet"], configuration["workload"]
     scenario, budget = configuration["scenario"], configuration["budget"]
     serving, signals = configuration["serving"], configuration["signals"]
+    scoring = configuration["scoring"]
     nodes = [sum(site["nodes"].values()) for site in fleet["sites"]]
     gpus = [
         sum(count * fleet["node_types"][kind]["gpus"] for kind, count in site["nodes"].items())
@@ -178,6 +179,11 @@ def setting_words(configuration: dict[str, Any]) -> dict[str, Any]:
         "patience_s": number(serving["patience_s"], 0),
         "max_batch": number(serving["max_batch"], 0),
         "last_mile_ms": number(1e3 * workload["last_mile_rtt_s"], 0),
+        "judge": scoring["judge"],
+        "replayed_epochs": number(scoring["epochs"], 0),
+        "replayed_share_percent": number(100.0 * scoring["share"], 1),
+        "replayed_at_least": number(scoring["at_least"], 0),
+        "replay_warm_up_s": number(scoring["warm_up_s"], 0),
         "off_state": {"off": "off", "deep_idle": "in deep idle"}.get(
             serving["off_state"], serving["off_state"]
         ),

@@ -50,6 +50,17 @@ EPISODES = FileSchema(
         "stale_share",
     ),
 )
+# What replay adds to an episode; absent where the fluid model alone scores (`scoring=fluid`).
+JUDGED = (
+    "ttft_p50_s",
+    "ttft_p95_s",
+    "ttft_p99_s",
+    "tpot_p95_s",
+    "slo_attainment",
+    "fluid_ttft_s",
+    "fluid_carbon_kg",
+    *(f"{objective}_se" for objective in OBJECTIVES),
+)
 EPOCHS = FileSchema(
     "epochs.parquet",
     (*RUN_KEYS, "time", "site"),
@@ -121,9 +132,25 @@ METHOD_NAMES = {
 }
 
 
+VARIANT_NAMES = {"ttft": "TTFT", "carbon": "carbon", "water": "water", "cost": "cost"}
+
+
 def method_name(method: str) -> str:
     """Name of a method for readers; a user's own method shows its identifier."""
-    return METHOD_NAMES.get(method, method.replace("_", " "))
+    base, variant = parts_of(method)
+    name = METHOD_NAMES.get(base, base.replace("_", " "))
+    return f"{name} {VARIANT_NAMES[variant]}" if variant else name
+
+
+def parts_of(method: str) -> tuple[str, str]:
+    """A method and the objective that its variant is for: `nsga2_carbon` is (nsga2, carbon).
+
+    A method that is known by its whole name has no variant.
+    """
+    base, _, last = method.rpartition("_")
+    if method in METHOD_NAMES or last not in VARIANT_NAMES:
+        return method, ""
+    return base, last
 
 
 ENGINE_NAMES = {"vllm": "vLLM", "sglang": "SGLang", "trtllm": "TensorRT-LLM"}
@@ -152,9 +179,10 @@ def order_methods(methods: set[str]) -> list[str]:
     """Reference first, then baselines, then the MARLIN family, each in a fixed order."""
     known = list(METHOD_NAMES)
 
-    def rank(method: str) -> tuple[bool, int, str]:
-        place = known.index(method) if method in METHOD_NAMES else len(known)
-        return is_marlin(method), place, method
+    def rank(method: str) -> tuple[bool, int, str, int]:
+        base, variant = parts_of(method)
+        place = known.index(base) if base in METHOD_NAMES else len(known)
+        return is_marlin(method), place, base, ["", *VARIANT_NAMES].index(variant)
 
     return sorted(methods, key=rank)
 

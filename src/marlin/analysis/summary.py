@@ -11,6 +11,7 @@ import pandas as pd
 from marlin.analysis.schema import (
     BALANCED,
     CLAIMED_REDUCTION_PERCENT,
+    JUDGED,
     NO_ABLATION,
     OBJECTIVES,
     ONE_OBJECTIVE,
@@ -152,6 +153,46 @@ def service(frame: pd.DataFrame) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+LATENCY_COLUMNS = [
+    "scenario", "method", "ttft_s", "ttft_p50_s", "ttft_p95_s", "ttft_p99_s", "tpot_p95_s",
+    "slo_percent", "ttft_se_percent", "fluid_ttft_percent", "fluid_carbon_percent",
+]  # fmt: skip
+
+
+def is_judged(frame: pd.DataFrame) -> bool:
+    """Whether replay scored these episodes."""
+    return set(JUDGED) <= set(frame.columns)
+
+
+def latency(frame: pd.DataFrame) -> pd.DataFrame:
+    """What users feel, by scenario and method: means over seeds and days of what replay finds.
+
+    TTFT (mean and percentiles) and TPOT in seconds; `slo_percent` of requests within DynamoLLM's
+    limits; `ttft_se_percent` the standard error of a day's mean TTFT from sampling;
+    `fluid_*_percent` how far the fluid model's day is from it. Empty where replay did not score.
+    """
+    rows = []
+    if is_judged(frame):
+        for scenario, cells in frame.groupby("scenario", sort=True):
+            for method in methods_of(cells):
+                own = cells[cells["method"] == method]
+                mean = own[["ttft_s", *JUDGED]].mean()
+                rows.append(
+                    {"scenario": scenario, "method": method}
+                    | {name: mean[name] for name in LATENCY_COLUMNS[2:7]}
+                    | {
+                        "slo_percent": 100.0 * mean["slo_attainment"],
+                        "ttft_se_percent": 100.0 * (own["ttft_s_se"] / own["ttft_s"]).mean(),
+                    }
+                    | {
+                        f"fluid_{short}_percent": 100.0
+                        * (own[f"fluid_{name}"] / own[name] - 1.0).mean()
+                        for short, name in (("ttft", "ttft_s"), ("carbon", "carbon_kg"))
+                    }
+                )
+    return pd.DataFrame(rows, columns=LATENCY_COLUMNS)
 
 
 def verdict(claimed_percent: float, measured: Estimate) -> str:

@@ -84,6 +84,23 @@ def _change(estimate: Estimate) -> str:
     return with_interval(estimate, 1)
 
 
+def latency_table(frame: pd.DataFrame) -> Table:
+    """What users feel by replay, and how far the fluid model is from it."""
+    values = summary.latency(frame)
+    names = ["Scenario", "Scheduler"] if values["scenario"].nunique() > 1 else ["Scheduler"]
+    columns = [*names, "TTFT, s", "P50", "P95", "P99", "TPOT P95, ms", "Within SLO, %"]
+    columns += ["Error, %", "Fluid TTFT, %", "Fluid carbon, %"]
+    rows = [
+        [str(cell["scenario"]), method_name(cell["method"])][-len(names) :]
+        + [number(cell[f"ttft{part}_s"], 3) for part in ("", "_p50", "_p95", "_p99")]
+        + [number(1e3 * cell["tpot_p95_s"], 1), number(cell["slo_percent"], 1)]
+        + [number(cell["ttft_se_percent"], 1)]
+        + [number(cell[f"fluid_{name}_percent"], 1) for name in ("ttft", "carbon")]
+        for _, cell in values.iterrows()
+    ]
+    return Table("latency", columns, rows, values, len(names))
+
+
 def reductions_table(frame: pd.DataFrame) -> Table:
     """Claimed reductions against those measured with one objective and in balance."""
     values = summary.reductions(frame)
@@ -241,6 +258,7 @@ def build(results_dir: Path) -> None:
     kind, entries = data_sources(results_dir)
     tables = [
         main_table(frame),
+        latency_table(frame),
         reductions_table(frame),
         hypervolume_table(frame),
         ablations_table(episodes),
