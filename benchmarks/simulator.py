@@ -67,6 +67,7 @@ def of_size(world, epoch: Inputs, sites: int, rng):
         world.constants,
         nodes=world.constants.nodes[pick],
         rtt_s=rtt_s,
+        usual_share=world.constants.usual_share[pick],
         site_pull=np.exp(-site_detour_s(rtt_s) / SPILL_REACH_S),
     )
     demand = epoch.arrival_rate_per_s * sites / len(world.sites)

@@ -30,6 +30,7 @@ def random_world(
         nodes=rng.integers(1, 40, (sites, node_types)).astype(float),
         rtt_s=rtt_s,
         site_pull=np.exp(-site_detour_s(rtt_s) / SPILL_REACH_S),
+        usual_share=np.full((sites, models), 1.0 / models),
         node_rate_per_s=replicas[:, :, None] / work_s,
         replicas_per_node=replicas,
         gpus_per_replica=rng.integers(1, 9, pairs).astype(float),
@@ -47,7 +48,8 @@ def random_world(
         output_cv2=rng.uniform(0.3, 5.0, services),
         weights_bytes=rng.uniform(1e10, 2e11, models),
         flop_per_token=rng.uniform(1e10, 2e11, models),
-        cold_s=rng.uniform(60, 400, types),
+        boot_s=rng.uniform(60, 300, types),
+        load_s=rng.uniform(5, 100, pairs),
         gpus=np.full(types, 8.0),
         gpu_context_w=rng.uniform(60, 150, types),
         gpu_w_per_tb_per_s=np.repeat(rng.uniform(100, 150, types)[:, None], models, axis=1),
@@ -104,9 +106,12 @@ def random_plan(
 
 
 def random_state(rng: np.random.Generator, world: World, batch: int) -> State:
-    """Some backlog and some nodes on."""
+    """Some backlog, some nodes on, some of these with a model."""
     start = world.idle_state(batch)
+    nodes_on = start.nodes_on * rng.uniform(0, 1, start.nodes_on.shape)
+    parts = rng.dirichlet(np.ones(len(world.models) + 1), nodes_on.shape)
     return State(
         backlog=rng.uniform(0, 100, start.backlog.shape),
-        nodes_on=start.nodes_on * rng.uniform(0, 1, start.nodes_on.shape),
+        nodes_on=nodes_on,
+        loaded=nodes_on[..., None] * parts[..., 1:],
     )

@@ -1,7 +1,7 @@
 """Outcomes of the fluid model as recorded: where its numbers change, the change is meant.
 
-Requests and waits are those of the equations written out one by one; energy was recorded anew when
-prefill and decode got power limits of their own.
+Recorded anew when prefill and decode got power limits of their own, and when nodes began to hold
+models: with loads that take no time, all but TTFT were as before.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marlin.errors import UserError
-from marlin.fleet.contract import Fields, Outcome, Plan, State, convert
+from marlin.fleet.contract import Fields, Outcome, Plan, convert
 from marlin.fleet.power_down import sized_plan
 from marlin.fleet.simulator import dispatch, site_capacity, step
 from marlin.fleet.stack import stack_rows, stack_worlds
@@ -56,6 +56,8 @@ def test_a_row_of_a_batch_of_different_fleets_is_its_single_run(seed, sizes, loa
             assert want.ndim == 0 or (padding[d:] == 0).all(), field.name
         np.testing.assert_allclose(after.backlog[b, :d, :m, :s], alone.backlog[0], atol=1e-9)
         assert after.backlog.sum(axis=(1, 2, 3))[b] == pytest.approx(alone.backlog.sum())
+        np.testing.assert_allclose(after.loaded[b, :d, :g, :m], alone.loaded[0], atol=1e-9)
+        assert after.loaded[b].sum() == pytest.approx(alone.loaded.sum())
         own = sized_plan(world, plans[b].routing, inputs[b].arrival_rate_per_s, 0.7)
         np.testing.assert_allclose(sized.power[b, :d, :g], own.power[0], rtol=1e-8, atol=1e-9)
 
@@ -107,6 +109,11 @@ def test_requests_and_energy_are_conserved_and_slopes_are_finite(
     came = state.backlog.sum(axis=(1, 2, 3)) + outcome.arrived
     np.testing.assert_allclose(kept, came, rtol=1e-12, atol=1e-9)
     np.testing.assert_allclose(outcome.waiting, after.backlog.detach().numpy().sum(axis=(1, 2, 3)))
+    loaded, nodes_on = after.loaded.detach().numpy(), after.nodes_on.detach().numpy()
+    assert (loaded >= 0).all()
+    assert (loaded.sum(axis=-1) <= nodes_on + 1e-9).all()
+    busy = outcome.site_utilisation > 1e-9
+    np.testing.assert_allclose(loaded.sum(axis=-1)[busy], nodes_on[busy], rtol=1e-9)
     # Energy: the sum of the sites, and between everything at rest and everything at its limit.
     hours = world.epoch_s / 3.6e6
     np.testing.assert_allclose(outcome.site_energy_kwh.sum(axis=1), outcome.energy_kwh)
@@ -130,7 +137,7 @@ def test_slopes_are_those_of_finite_differences_inside_the_simplex(seed: int) ->
     inputs = tensors(fleets.random_inputs(rng, source, 1, (0.3, 0.7, 1.5)[seed]))
     plan = tensors(fleets.random_plan(rng, source, 1, 20.0))
     state = tensors(fleets.random_state(rng, source, 1))
-    state = State(state.backlog * 0.01, state.nodes_on)
+    state = replace(state, backlog=state.backlog * 0.01)
     logits = torch.log(plan.routing).requires_grad_()
     power = plan.power.requires_grad_()
 

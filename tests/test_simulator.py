@@ -166,13 +166,68 @@ def test_overload_waits_then_drops_and_counts_the_dropped_with_the_patience() ->
 def test_nodes_switched_on_serve_late_and_make_their_requests_wait() -> None:
     inputs = inputs_at(40)
     plan = Plan(even_routing(), everything_on())
-    warm, cold = WORLD.idle_state(1), WORLD.idle_state(1)
-    cold = State(cold.backlog, np.zeros_like(cold.nodes_on))
+    warm = WORLD.idle_state(1)
+    cold = State(warm.backlog, 0.0 * warm.nodes_on, 0.0 * warm.loaded)
     _, fast = step(WORLD, warm, plan, inputs)
     _, slow = step(WORLD, cold, plan, inputs)
-    cold_s = 180 + 80
-    assert slow.ttft_s > fast.ttft_s + 0.9 * cold_s**2 / (2 * 900)
-    assert slow.site_utilisation.min() > fast.site_utilisation.max()
+    # 10 nodes a site boot in 180 s; then the small model is there after 10 s, the large after 80.
+    cold_s = np.array([180.0 + 10.0, 180.0 + 80.0])
+    rate = inputs.arrival_rate_per_s[0].sum(axis=(0, 2))
+    wait_s = (rate * cold_s**2).sum() / rate.sum() / (2 * 900)
+    assert slow.ttft_s == pytest.approx(fast.ttft_s + wait_s, rel=5e-3)
+    ready = 1.0 - WORLD.constants.usual_share[0] @ cold_s / 900
+    np.testing.assert_allclose(slow.site_utilisation, fast.site_utilisation / ready)
+
+
+def by_model(small: int, large: int) -> np.ndarray:
+    """Routing of all requests for a model to one site."""
+    routing = np.zeros((1, *WORLD.class_shape, SITES))
+    routing[:, :, 0, :, small] = routing[:, :, 1, :, large] = 1.0
+    return routing
+
+
+def test_a_plan_that_moves_a_model_between_sites_pays_for_loading_it() -> None:
+    inputs = inputs_at(40)
+    inputs = replace(inputs, arrival_rate_per_s=0.3 * inputs.arrival_rate_per_s)
+    here, there = (Plan(by_model(*sites), everything_on()) for sites in ((0, 1), (1, 0)))
+    first, _ = step(WORLD, WORLD.idle_state(1), here, inputs)
+    nodes = WORLD.constants.nodes[0]
+    np.testing.assert_allclose(first.loaded[0, 0, :, 0], nodes)
+    np.testing.assert_allclose(first.loaded[0, 1, :, 1], nodes)
+    stayed, same = step(WORLD, first, here, inputs)
+    moved, swapped = step(WORLD, first, there, inputs)
+    settled = step(WORLD, moved, there, inputs)[1]
+    np.testing.assert_array_equal(stayed.loaded, first.loaded)
+    # Every node of the two sites changes model: 10 s are lost for the small one, 80 for the large.
+    busy = settled.site_utilisation[0]
+    np.testing.assert_allclose(swapped.site_utilisation[0, 0], busy[0] / (1 - 80 / 900))
+    np.testing.assert_allclose(swapped.site_utilisation[0, 1], busy[1] / (1 - 10 / 900))
+    wait_s = swapped.site_ttft_s[0] - settled.site_ttft_s[0]
+    assert wait_s[0] == pytest.approx(80**2 / (2 * 900), rel=1e-2)
+    assert wait_s[1] == pytest.approx(10**2 / (2 * 900), rel=1e-1)
+    assert (swapped.energy_kwh, same.dropped) == (pytest.approx(settled.energy_kwh, rel=0.02), 0.0)
+
+
+def test_a_plan_that_keeps_its_shares_pays_nothing_for_models() -> None:
+    inputs, plan = inputs_at(40), Plan(even_routing(), everything_on())
+    state, first = step(WORLD, WORLD.idle_state(1), plan, inputs)
+    more = replace(inputs, arrival_rate_per_s=1.2 * inputs.arrival_rate_per_s)
+    instant = replace(WORLD.constants, load_s=0.0 * WORLD.constants.load_s)
+    for world in (WORLD, replace(WORLD, constants=instant)):
+        _, outcome = step(world, state, plan, more)
+        np.testing.assert_allclose(outcome.site_utilisation, 1.2 * first.site_utilisation)
+    np.testing.assert_allclose(state.loaded.sum(axis=-1), state.nodes_on)
+
+
+def test_a_site_without_load_keeps_its_models_and_what_boots_there_holds_none() -> None:
+    start = WORLD.idle_state(1)
+    nothing = replace(inputs_at(40), arrival_rate_per_s=np.zeros((1, *WORLD.class_shape)))
+    half = Plan(even_routing(), 0.5 * everything_on())
+    state, _ = step(WORLD, start, half, nothing)
+    np.testing.assert_allclose(state.loaded, 0.5 * start.loaded)
+    state, _ = step(WORLD, state, Plan(even_routing(), everything_on()), nothing)
+    np.testing.assert_allclose(state.loaded, 0.5 * start.loaded)
+    np.testing.assert_allclose(state.nodes_on, start.nodes_on)
 
 
 def test_peak_utilisation_is_what_was_asked_for() -> None:
@@ -194,7 +249,7 @@ def test_right_sizing_meets_its_target_and_leaves_unused_sites_off(
     sized = sized_plan(WORLD, plan.routing, arrivals, target)
     assert ((sized.power >= 0) & (sized.power <= 1)).all()
     np.testing.assert_allclose(sized.routing.sum(axis=-1), 1.0)
-    state = State(np.zeros((1, SITES, 2, 2)), sized.power * WORLD.constants.nodes)
+    state, _ = step(WORLD, WORLD.idle_state(1), sized, replace(inputs, arrival_rate_per_s=arrivals))
     _, outcome = step(WORLD, state, sized, replace(inputs, arrival_rate_per_s=arrivals))
     partly = (sized.power.min(axis=-1) < 1 - 1e-9) & (sized.power.sum(axis=-1) > 1e-9)
     np.testing.assert_allclose(outcome.site_utilisation[partly], target, rtol=5e-3)
@@ -238,6 +293,7 @@ def test_numpy_and_torch_agree_and_rows_of_a_batch_are_single_runs() -> None:
             WORLD, WORLD.idle_state(1), row(plan, alone), row(inputs, alone)
         )
         np.testing.assert_allclose(single_state.backlog, state.backlog[alone], rtol=1e-12)
+        np.testing.assert_allclose(single_state.loaded, state.loaded[alone], rtol=1e-12)
         for field in fields(Outcome):
             got, want = getattr(single, field.name)[0], getattr(mine, field.name)[b]
             np.testing.assert_allclose(got, want, rtol=1e-12, err_msg=field.name)
@@ -291,3 +347,12 @@ def test_world_is_what_the_scenario_says() -> None:
     assert isinstance(WORLD, World)
     assert WORLD.sites == synthetic.SITES
     assert WORLD.constants.replicas_per_node.tolist() == [[8.0, 2.0], [8.0, 2.0]]
+
+
+def test_the_usual_share_is_what_an_even_split_of_training_demand_needs() -> None:
+    # Small and large take 10 + 5 and 4 + 1.5 requests of conversation and code; the synthetic
+    # demand keeps these proportions, so that the even split at any time changes no node's model.
+    start = WORLD.idle_state(1)
+    after, _ = step(WORLD, start, Plan(even_routing(), everything_on()), inputs_at(40))
+    np.testing.assert_allclose(after.loaded, start.loaded)
+    np.testing.assert_allclose(WORLD.constants.usual_share.sum(axis=-1), 1.0)

@@ -54,7 +54,8 @@ class Core:
     @property
     def observation_size(self) -> int:
         """F: features of every site, then of the whole fleet."""
-        return SITE_FEATURES * len(self.world.sites) + GLOBAL_FEATURES
+        of_site = SITE_FEATURES + len(self.world.models)
+        return of_site * len(self.world.sites) + GLOBAL_FEATURES
 
     def to_torch(self, dtype: Any = None, device: str = "cpu") -> Core:
         """The same core with torch tensors (float32 unless said)."""
@@ -76,23 +77,18 @@ class Core:
 
     def start(self, batch: int) -> State:
         """Everything on, nothing waiting, in the core's library."""
-        constants = self.world.constants
-        xp = array_namespace(constants.nodes)
-        backlog = xp.sum(constants.node_rate_per_s, axis=0) * 0.0  # [M, S]
-        sites = len(self.world.sites)
-        return State(
-            backlog=xp.zeros_like(xp.broadcast_to(backlog, (batch, sites, *backlog.shape))),
-            nodes_on=xp.broadcast_to(constants.nodes, (batch, *constants.nodes.shape)),
-        )
+        return self.world.idle_state(batch)
 
     def observe(self, state: State, epochs: Array) -> Array:
         """Observations [B, F] before `epochs` [B] from the state and the forecasts; clipped.
 
-        Per site carbon, price, water, PUE, demand nearby, backlog and nodes on; of the fleet its
-        load and the time of day as sine and cosine. Each number is of the order of one.
+        Per site carbon, price, water, PUE, demand nearby, backlog, nodes on and the nodes that
+        hold each model; of the fleet its load and the time of day as sine and cosine. Each number
+        is of the order of one.
         """
         constants, known = self.world.constants, row(self.forecast, epochs)
-        xp = array_namespace(state.backlog)
+        xp, models = array_namespace(state.backlog), len(self.world.models)
+        nodes = xp.sum(constants.nodes, axis=-1)  # [D]
         demand = xp.sum(known.arrival_rate_per_s, axis=(2, 3))  # [B, O]
         capacity = site_capacity(constants, constants.nodes[None])  # [1, D, M, S]
         arrivals = xp.sum(known.arrival_rate_per_s, axis=1)
@@ -108,7 +104,8 @@ class Core:
             (known.pue - 1.2) * 5.0,
             5.0 * nearby / total - 0.4,
             xp.sum(state.backlog / (capacity * self.world.epoch_s), axis=(2, 3)),
-            xp.sum(state.nodes_on, axis=-1) / xp.sum(constants.nodes, axis=-1) - 0.5,
+            xp.sum(state.nodes_on, axis=-1) / nodes - 0.5,
+            *(xp.sum(state.loaded[..., m], axis=-1) / nodes - 0.5 for m in range(models)),
         ]
         fleet = xp.stack([2.0 * load - 1.0, xp.sin(phase), xp.cos(phase)], axis=-1)
         return xp.concat([*sites, fleet], axis=-1).clip(-FEATURE_LIMIT, FEATURE_LIMIT)

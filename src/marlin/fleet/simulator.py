@@ -51,8 +51,8 @@ def step(world: World, state: State, plan: Plan, inputs: Inputs) -> tuple[State,
     arrivals = worlds_last(inputs.arrival_rate_per_s)  # [O, M, S, B]
     available = _types_first(inputs.available)  # [G, D, B]
     waiting = _sites_last(state.backlog) / world.epoch_s  # [M, S, D, B]
-    nodes = _nodes(world, plan, state, available)
-    capacity = capacity_per_s(world, nodes.ready)
+    on, before = _types_first(plan.power) * terms.nodes * available, _types_first(state.nodes_on)
+    capacity = capacity_per_s(world, _counted_on(world, on, before))
     slots = 1.0 / capacity.clip(min=TINY)
 
     flows = own_shares(world, plan.routing) * arrivals[..., None, :]  # [O, M, S, D, B]
@@ -61,16 +61,21 @@ def step(world: World, state: State, plan: Plan, inputs: Inputs) -> tuple[State,
     spill = _spill(world, routed, capacity, slots, waiting)
     network = _network_s(terms, spill, sent)
     routed = _spilled(terms, spill, routed)
+    asked = xp.sum((routed + waiting) * slots, axis=1)  # [M, D, B]
+    nodes = _nodes(world, on, before, _loaded_first(state.loaded), asked)
+    slots = 1.0 / capacity_per_s(world, nodes.ready).clip(min=TINY)
 
     load = routed * slots
     waiting_load = waiting * slots
     utilisation = xp.sum(load + waiting_load, axis=(0, 1))  # [D, B], above one in overload
     served, backlog, dropped = _settle(world, routed, waiting, utilisation)
     replicas = _replicas(terms, load + waiting_load, utilisation)
-    waits = _backlog_wait_s(world, waiting_load, utilisation)
-    waits = waits + _cold_wait_s(world, nodes, routed)
     rate = xp.sum(routed, axis=(0, 1))  # [D, B]
-    inside = rate * waits + _serving_latency(terms, replicas, nodes.ready, routed, load)
+    inside = (
+        rate * _backlog_wait_s(world, waiting_load, utilisation)
+        + _cold_wait(world, nodes, routed)
+        + _serving_latency(terms, replicas, nodes.ready, routed, load)
+    )
     ttft_s, site_ttft_s = _client_ttft_s(world, rate, network + inside, dropped)
 
     power_w = _it_power_w(terms, replicas, nodes, available)
@@ -108,6 +113,7 @@ def step(world: World, state: State, plan: Plan, inputs: Inputs) -> tuple[State,
     left = State(
         backlog=xp.permute_dims(backlog, (3, 2, 0, 1)),
         nodes_on=xp.permute_dims(nodes.on, (2, 1, 0)),
+        loaded=xp.permute_dims(nodes.loaded, (3, 2, 1, 0)),
     )
     return left, outcome
 
@@ -127,6 +133,11 @@ def _types_first(pools: Array) -> Array:
     return contiguous(array_namespace(pools).permute_dims(pools, (2, 1, 0)))
 
 
+def _loaded_first(loaded: Array) -> Array:
+    """[B, D, G, M] as [M, G, D, B]."""
+    return contiguous(array_namespace(loaded).permute_dims(loaded, (3, 2, 1, 0)))
+
+
 def own_shares(world: World, routing: Array) -> Array:
     """Routing with worlds last; a share sent to a site that only fills up a batch goes to the
     world's own sites, as the rest of its class does, or evenly if there is no rest.
@@ -143,19 +154,40 @@ def own_shares(world: World, routing: Array) -> Array:
 
 @dataclass(frozen=True)
 class _Nodes:
-    """Nodes of every pool, [G, D, B]."""
+    """Nodes of every pool, [G, D, B], and by the model that they hold, [M, G, D, B]."""
 
     on: Array
-    warm: Array  # on, and on in the epoch before
-    ready: Array  # serving, averaged over the epoch: those just switched on boot and load first
+    ready: Array  # serving, averaged over the epoch
+    loaded: Array  # by model; nodes without one are what is left of those that are on
+    kept: Array  # by model: those that held it before
+    late_s: Array  # by model: until those serve that did not
 
 
-def _nodes(world: World, plan: Plan, state: State, available: Array) -> _Nodes:
-    terms = world.terms
-    on = _types_first(plan.power) * terms.nodes * available
-    warm = array_namespace(on).minimum(on, _types_first(state.nodes_on))
-    late = (terms.node_type["cold_s"] / world.epoch_s).clip(max=1.0)
-    return _Nodes(on, warm, warm + (on - warm) * (1.0 - late))
+def _counted_on(world: World, on: Array, before: Array) -> Array:
+    """Nodes that the dispatcher counts on, averaged over the epoch, [G, D, B]: it takes those just
+    switched on to boot and load the slowest model.
+    """
+    late = (world.terms.cold_s / world.epoch_s).clip(max=1.0)
+    return on - (on - before).clip(min=0.0) * late
+
+
+def _nodes(world: World, on: Array, before: Array, held: Array, asked: Array) -> _Nodes:
+    """Nodes are shared out to models as the epoch's load asks; as few as possible change model.
+
+    Who changes model loses its load time, who is switched on boots first. A site without load keeps
+    what its nodes hold. Shapes: on and before [G, D, B], held [M, G, D, B], asked [M, D, B].
+    """
+    xp, terms = array_namespace(on), world.terms
+    total = xp.sum(asked, axis=0)  # [D, B]
+    wanted = (asked / total.clip(min=TINY))[:, None] * on
+    stays = (on / before.clip(min=TINY)).clip(max=1.0)
+    loaded = xp.where(total > TINY, wanted, held * stays)
+    kept = xp.minimum(held, loaded)
+    new = loaded - kept
+    booted = (on - before).clip(min=0.0) / xp.sum(new, axis=0).clip(min=TINY)
+    late_s = terms.load_s + booted.clip(max=1.0) * terms.node_type["boot_s"]
+    late_s = late_s.clip(max=world.epoch_s)
+    return _Nodes(on, on - xp.sum(new * late_s, axis=0) / world.epoch_s, loaded, kept, late_s)
 
 
 def capacity_per_s(world: World, nodes: Array) -> Array:
@@ -167,6 +199,14 @@ def capacity_per_s(world: World, nodes: Array) -> Array:
     _, models, services = world.class_shape
     shape = (models, services, *capacity.shape[1:])
     return array_namespace(capacity).reshape(capacity, shape)
+
+
+def own_capacity_per_s(world: World, loaded: Array) -> Array:
+    """The same of each model's own nodes: loaded [M, G, D, B] -> [M, S, D, B]."""
+    weights = world.terms.capacity  # [M S, G], [M S, G, B] where fleets differ
+    _, models, services = world.class_shape
+    xp = array_namespace(loaded)
+    return weighted_sums(xp.reshape(weights, (models, services, *weights.shape[1:])), loaded)
 
 
 def site_capacity(constants: Constants, nodes: Array) -> Array:
@@ -398,21 +438,20 @@ def _backlog_wait_s(world: World, waiting_load: Array, utilisation: Array) -> Ar
     return (0.5 * world.epoch_s * (before + after)).clip(max=world.patience_s)
 
 
-def _cold_wait_s(world: World, nodes: _Nodes, routed: Array) -> Array:
-    """Mean wait for nodes that are still booting, [D, B].
+def _cold_wait(world: World, nodes: _Nodes, routed: Array) -> Array:
+    """Seconds of waiting for nodes that boot or load, of all requests that arrive in one, [D, B].
 
-    Load that the nodes already warm cannot take arrives evenly over the epoch; what comes in the
-    first `cold_s` seconds waits for the rest of them.
+    Load of a model that the nodes which held it before cannot take arrives evenly over the epoch;
+    what comes before the others serve waits for the rest of that time.
     """
     xp = array_namespace(routed)
-    capacity = capacity_per_s(world, nodes.warm)
-    demand = xp.sum(routed / capacity.clip(min=TINY), axis=(0, 1))
+    capacity = own_capacity_per_s(world, nodes.kept)
+    demand = xp.sum(routed / capacity.clip(min=TINY), axis=1)  # [M, D, B]
     uncovered = (1.0 - 1.0 / demand.clip(min=TINY)).clip(min=0.0)
-    new = nodes.on - nodes.warm
-    started = xp.sum(new, axis=0)
-    cold_s = xp.sum(new * world.terms.node_type["cold_s"], axis=0) / started.clip(min=TINY)
-    cold_s = cold_s.clip(max=world.epoch_s)
-    return uncovered * cold_s * cold_s / (2.0 * world.epoch_s)
+    new = nodes.loaded - nodes.kept
+    late_s = xp.sum(new * nodes.late_s, axis=1) / xp.sum(new, axis=1).clip(min=TINY)
+    wait_s = uncovered * late_s * late_s / (2.0 * world.epoch_s)
+    return xp.sum(xp.sum(routed, axis=1) * wait_s, axis=0)
 
 
 def _client_ttft_s(world: World, rate: Array, total: Array, dropped: Array) -> tuple[Array, Array]:

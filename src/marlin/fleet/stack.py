@@ -24,6 +24,7 @@ ROW_AXES = {
     "power": "DG",
     "backlog": "DMS",
     "nodes_on": "DG",
+    "loaded": "DGM",
     "available": "DG",
 }  # of an input, plan or state after B; [D] for all others
 # What is divided by is filled up with ones, the rest with zeros.

@@ -23,6 +23,7 @@ AXES = {
     "nodes": "DG",
     "rtt_s": "OD",
     "site_pull": "DE",
+    "usual_share": "DM",
     "node_rate_per_s": "GMS",
     "replicas_per_node": "GM",
     "gpus_per_replica": "GM",
@@ -40,7 +41,8 @@ AXES = {
     "output_cv2": "S",
     "weights_bytes": "M",
     "flop_per_token": "M",
-    "cold_s": "G",
+    "boot_s": "G",
+    "load_s": "GM",
     "gpus": "G",
     "gpu_context_w": "G",
     "gpu_w_per_tb_per_s": "GM",
@@ -78,6 +80,8 @@ class Terms:
     arrival_cv2: Array  # [S, 1, b]
     decode_d0_s: Array  # [M, G, 1, b]
     replicas_per_node: Array  # [M, G, 1, b]
+    load_s: Array  # [M, G, 1, b]
+    cold_s: Array  # [G, 1, b]
     iteration_tb: Array  # [M, G, 1, b] weights that a GPU reads in one decode iteration
     w_per_tb_per_s: Array  # [M, G, 1, b]
     w_per_tflop_per_s: Array  # [M, G, 1, b]
@@ -146,6 +150,8 @@ def make_terms(constants: Constants) -> Terms:
         arrival_cv2=field("arrival_cv2", "SD"),
         decode_d0_s=field("decode_d0_s", "MGD"),
         replicas_per_node=field("replicas_per_node", "MGD"),
+        load_s=field("load_s", "MGD"),
+        cold_s=field("boot_s", "GD") + xp.max(field("load_s", "MGD"), axis=0),
         iteration_tb=field("weights_bytes", "MGD") * 1e-12 / field("gpus_per_replica", "MGD"),
         w_per_tb_per_s=field("gpu_w_per_tb_per_s", "MGD"),
         w_per_tflop_per_s=field("gpu_w_per_tflop_per_s", "MGD"),

@@ -7,13 +7,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from marlin.config import FleetConfig, RunConfig, ServingConfig
 from marlin.errors import UserError
 from marlin.fleet.conditions import site_conditions
 from marlin.fleet.contract import Inputs, State
 from marlin.fleet.faults import with_faults
-from marlin.fleet.terms import Terms, make_terms
+from marlin.fleet.terms import TINY, Terms, make_terms
 from marlin.physics.power import node_idle_power_w
 from marlin.serving.profiles import ServingProfile, select
 
@@ -36,6 +37,7 @@ class Constants:
     nodes: Array  # [D, G]
     rtt_s: Array  # [O, D]
     site_pull: Array  # [D, D] how much a site's overflow prefers another, one for itself
+    usual_share: Array  # [D, M] of a site's nodes that an even split of mean demand asks for
     node_rate_per_s: Array  # [G, M, S] requests per second that fill one node
     replicas_per_node: Array  # [G, M]
     gpus_per_replica: Array  # [G, M]
@@ -53,7 +55,8 @@ class Constants:
     output_cv2: Array  # [S]
     weights_bytes: Array  # [M]
     flop_per_token: Array  # [M] 2 x active parameters
-    cold_s: Array  # [G] boot and load of the slowest model
+    boot_s: Array  # [G]
+    load_s: Array  # [G, M] time that a running node takes to load a model
     gpus: Array  # [G]
     gpu_context_w: Array  # [G]
     gpu_w_per_tb_per_s: Array  # [G, M]
@@ -62,6 +65,11 @@ class Constants:
     base_idle_w: Array  # [G]
     base_full_w: Array  # [G]
     off_w: Array  # [G] a node that is not on
+
+    @property
+    def cold_s(self) -> Array:
+        """Boot and load of the slowest model, [G] or [B, G]."""
+        return self.boot_s + array_namespace(self.load_s).max(self.load_s, axis=-1)
 
     def to_torch(self, dtype: Any = None, device: str = "cpu") -> Constants:
         """The same constants as torch tensors."""
@@ -116,10 +124,18 @@ class World:
         return replace(self, constants=constants, own_sites=own)
 
     def idle_state(self, batch: int) -> State:
-        """No backlog, everything on: how every episode starts (NumPy)."""
-        shape = (batch, len(self.sites), len(self.models), len(self.services))
-        nodes_on = np.broadcast_to(self.constants.nodes, (batch, *self.constants.nodes.shape[-2:]))
-        return State(backlog=np.zeros(shape), nodes_on=np.array(nodes_on))
+        """No backlog, everything on: how every episode starts, in the library of the constants.
+
+        Nodes hold models as an even split of the mean demand would need, so that a plan which is
+        looked at by itself pays for what it moves, and not for a start that nobody would choose.
+        """
+        constants = self.constants
+        xp = array_namespace(constants.nodes)
+        nodes = xp.broadcast_to(constants.nodes, (batch, *constants.nodes.shape[-2:]))
+        loaded = nodes[..., None] * constants.usual_share[..., None, :]
+        backlog = xp.zeros_like(loaded[:, :, 0, :, None])
+        shape = (*backlog.shape[:-1], len(self.services))
+        return State(xp.broadcast_to(backlog, shape), nodes_on=nodes, loaded=loaded)
 
 
 @dataclass(frozen=True)
@@ -181,9 +197,10 @@ def _constants(
     chosen: list[list[ServingProfile]],
 ) -> Constants:
     """See `Constants`: sites and users, serving by node type and model, power by node type."""
-    rtt_s = _variable(scenario, "rtt_s")
+    rtt_s, nodes = _variable(scenario, "rtt_s"), _variable(scenario, "nodes")
+    served = _serving_constants(scenario, fleet, serving, chosen)
     return Constants(
-        nodes=_variable(scenario, "nodes"),
+        nodes=nodes,
         rtt_s=rtt_s,
         site_pull=np.exp(-site_detour_s(rtt_s) / SPILL_REACH_S),
         prompt_tokens=_variable(scenario, "prompt_tokens_mean"),
@@ -192,13 +209,25 @@ def _constants(
         * (serving.first_token == "all_tokens"),
         arrival_cv2=_variable(scenario, "arrival_cv2"),
         output_cv2=_variable(scenario, "output_tokens_cv2"),
-        **_serving_constants(scenario, fleet, serving, chosen),
+        usual_share=_usual_share(scenario, nodes, served["node_rate_per_s"]),
+        **served,
         **_power_constants(fleet, serving, chosen),
     )
 
 
 def _variable(scenario: xr.Dataset, name: str) -> np.ndarray:
     return scenario[name].to_numpy().astype(float)
+
+
+def _usual_share(
+    scenario: xr.Dataset, nodes: np.ndarray, node_rate_per_s: np.ndarray
+) -> np.ndarray:
+    """See `Constants.usual_share`: from the demand of the training epochs alone."""
+    train = scenario["split"].to_numpy() == TRAIN
+    demand = _variable(scenario, "arrival_rate_per_s")[train].mean(axis=0).sum(axis=0)  # [M, S]
+    capacity = np.einsum("dg,gms->dms", nodes, node_rate_per_s).clip(min=TINY)
+    load = (demand / capacity).sum(axis=-1)
+    return load / load.sum(axis=-1, keepdims=True)
 
 
 def _column(chosen: list[list[ServingProfile]], name: str) -> np.ndarray:
@@ -266,7 +295,8 @@ def _power_constants(
         for n, row in zip(nodes, chosen, strict=True)
     ]
     return gpu_w | {
-        "cold_s": np.array([n.boot_s for n in nodes]) + _column(chosen, "load_s").max(axis=1),
+        "boot_s": np.array([float(n.boot_s) for n in nodes]),
+        "load_s": _column(chosen, "load_s"),
         "gpus": np.array([float(n.gpus) for n in nodes]),
         "base_idle_w": np.array([n.base_idle_w for n in nodes]),
         "base_full_w": np.array([n.base_full_w for n in nodes]),
