@@ -45,8 +45,7 @@ class State:
 
     backlog: Array  # [B, D, M, S] requests waiting
     nodes_on: Array  # [B, D, G]
-    loaded: Array = None  # [B, D, G, M] nodes on that hold each model; replay, which keeps
-    # whole replicas, leaves it out
+    loaded: Array  # [B, D, G, M] nodes on that hold each model
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,6 @@ class Sites:
         sites, types = constants.nodes.shape
         self.kinds = origins * models * services
         self.tp = constants.gpus_per_replica  # [G, M]
-        self.load_s = _column(profiles, "load_s")
         self.kv_bytes = _column(profiles, "kv_bytes_per_token")
         self.d0, self.d1, self.d2 = (
             _column(profiles, f"decode_{k}") for k in ("d0_s", "d1_s_per_seq", "d2_s_per_kv_token")
@@ -117,7 +116,7 @@ class Sites:
         )
         self.stands_for = np.ones((sites * models, types))
         self.since_s, self.weights = [], []  # what a request stood for, by time of arrival
-        start = self._share_out(constants.nodes.astype(int), np.ones((sites, models)))
+        start = self._share_out(constants.nodes.astype(int), constants.usual_share)
         self._turn_on(start, np.zeros(start.shape))
         lane_site, lane_model = np.divmod(np.arange(sites * models), models)
         origin = np.arange(self.kinds) // (models * services)
@@ -235,7 +234,7 @@ class Sites:
             if same and np.abs(counts[d] - self.counts[d]).max() <= 1:
                 counts[d] = self.counts[d]
         booting = (nodes_on > before)[:, None, :]
-        wait_s = np.where(booting, constants.cold_s, self.load_s.T[None])  # [D, M, G]
+        wait_s = booting * constants.boot_s + constants.load_s.T  # [D, M, G]
         self._turn_on(counts, self.cluster.time_s + wait_s)
 
     def serve(
