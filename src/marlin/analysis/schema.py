@@ -78,6 +78,11 @@ EPOCHS = FileSchema(
 )
 LEARNING = FileSchema("learning.parquet", (*RUN_KEYS, "training_epochs", "variant"), OBJECTIVES)
 
+# What balanced scores and gaps are measured against.
+SCORE_BASELINE = "weighted_round_robin"
+BOUND_TARGETS = {"ttft_s": "ttft", "carbon_kg": "carbon", "water_l": "water", "cost_usd": "cost"}
+BOUNDS = FileSchema("bounds", ("scenario", "day", "judge", "target", "kind"), ("value",))
+
 # The variant of MARLIN that is trained for one objective alone, and what the paper of 2026 claims
 # for it against the best earlier system, in per cent (abstract of arXiv:2605.13496).
 ONE_OBJECTIVE = {
