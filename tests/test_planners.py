@@ -1,0 +1,284 @@
+"""Planners: the outlook over several epochs, model-predictive control, Splitwise and DynamoLLM."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from fleets import random_inputs, random_world
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_schedulers import TASK, first_observation, make_task
+
+from marlin.evaluate import run_day
+from marlin.fleet.contract import Plan
+from marlin.fleet.forecast import Forecaster
+from marlin.fleet.outlook import Outlook
+from marlin.fleet.power_down import sized_plan
+from marlin.fleet.simulator import step
+from marlin.schedulers.mpc import Mpc
+from marlin.schedulers.mpc.coefficients import even_split, make_program, mix_of
+from marlin.schedulers.mpc.curves import USE, at_use, curves
+from marlin.schedulers.mpc.program import Program, solve
+from marlin.schedulers.schemes import SCHEMES
+from marlin.schedulers.transport import SLACK_COST
+
+DAY = TASK.test_days()[0]
+UNITS = np.array([1.0, 1e3, 1.0, 1e3])  # of kWh times factors in the units of objectives
+
+
+# The outlook.
+
+
+def outlook(values: np.ndarray, noise: float = 0.0) -> Outlook:
+    time = np.datetime64("2024-01-01", "h") + np.arange(len(values)) * np.timedelta64(1, "h")
+    return Outlook({"a": values}, time, season=4, long_season=12, noise={"a": noise}, seed=0)
+
+
+@given(st.integers(1, 39), st.integers(1, 6), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_an_outlook_rests_on_nothing_later(epoch: int, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(40, 2))
+    changed = values.copy()
+    changed[epoch:] = 100 * rng.normal(size=changed[epoch:].shape)
+    ahead = [outlook(v).ahead(epoch, count)["a"] for v in (values, changed)]
+    np.testing.assert_array_equal(*ahead)
+    forecaster = Forecaster(4, 12)
+    for row in values[:epoch]:
+        forecaster.update(row)
+    np.testing.assert_array_equal(ahead[0], forecaster.predict_ahead(count))
+
+
+def test_an_outlook_does_not_depend_on_what_was_asked_before() -> None:
+    values = np.random.default_rng(0).normal(size=(60, 3))
+    walked, noisy = outlook(values), [outlook(values, 0.3) for _ in range(2)]
+    for epoch in (10, 11, 30, 12, 59):
+        np.testing.assert_array_equal(
+            walked.ahead(epoch, 3)["a"], outlook(values).ahead(epoch, 3)["a"]
+        )
+    noisy[0].ahead(30, 2)
+    np.testing.assert_array_equal(*(o.ahead(20, 4)["a"] for o in noisy))
+    factor = noisy[0].ahead(20, 4)["a"] / walked.ahead(20, 4)["a"]
+    np.testing.assert_allclose(factor, np.broadcast_to(factor[0], factor.shape))
+
+
+def test_an_outlook_starts_afresh_after_a_gap() -> None:
+    values = np.random.default_rng(0).normal(size=(40, 1))
+    whole = outlook(values)
+    time = whole.time.copy()
+    time[25:] += np.timedelta64(99, "h")
+    broken = replace(whole, time=time)
+    np.testing.assert_array_equal(broken.ahead(30, 2)["a"], outlook(values[25:]).ahead(5, 2)["a"])
+    assert broken.last_of_stretch(3) == 24
+    assert broken.last_of_stretch(25) == 39
+    with pytest.raises(ValueError, match="at least one update"):
+        broken.ahead(25, 2)
+
+
+def test_what_a_scheduler_sees_ahead_starts_with_the_forecast_and_is_made_when_asked_for() -> None:
+    task = make_task()
+    observation = task.observation(DAY, task.world.idle_state(1))
+    assert "_outlook" not in vars(task)
+    assert observation.outlook(1) is observation.forecast
+    assert "_outlook" not in vars(task)
+    ahead = observation.outlook(4)
+    truth = task.truth(np.arange(DAY, DAY + 4))
+    for field in fields(ahead):
+        values = getattr(ahead, field.name)
+        np.testing.assert_array_equal(values[:1], getattr(observation.forecast, field.name))
+        assert values.shape == (4, *getattr(observation.forecast, field.name).shape[1:])
+        # The made-up world repeats every day: the forecast must have noticed.
+        np.testing.assert_allclose(values, getattr(truth, field.name), rtol=0.02)
+    last = len(task.epochs.time) - 1
+    beyond = task.observation(last, task.world.idle_state(1)).outlook(3)
+    np.testing.assert_array_equal(beyond.ewif_l_per_kwh[2], task.epochs.inputs.ewif_l_per_kwh[-1])
+
+
+# The program of a horizon.
+
+
+def small_program(**changes: object) -> Program:
+    """Two sites of ten nodes, one origin whose demand fills 0.4 of either; only energy costs."""
+    one = np.ones((1, 2, 1))
+    program = Program(
+        load=np.full((1, 1, 2), 0.4),
+        nodes=10.0 * one,
+        nodes_on=10.0 * one[0],
+        node_load=0.1 * one[0],
+        ceiling=0.8,
+        warm_ceiling=1.0,
+        spill_ceiling=0.8,
+        late=np.array([0.25]),
+        backlog=np.zeros(2),
+        share_cost=np.zeros((1, 1, 2)),
+        work_cost=np.array([[[1.0], [3.0]]]),
+        ready_cost=0.01 * one,
+        boot_cost=0.01 * one,
+        off_cost=0.0 * one,
+        delay_cost=np.zeros((1, 2)),
+        delay_slope=one,
+        delay_offset=0.0 * one,
+        cold_s=40.0,
+    )
+    return replace(program, **changes)
+
+
+def test_the_cheap_site_serves_on_as_many_nodes_as_it_needs() -> None:
+    course = solve(small_program())
+    np.testing.assert_allclose(course.shares[0], [[1.0, 0.0]], atol=1e-9)
+    np.testing.assert_allclose(course.nodes_on[0], [[5.0], [0.0]], atol=1e-9)  # 0.4 / 0.8 / 0.1
+    assert course.cost == pytest.approx(0.4 * 1.0 + 5 * 0.01)
+
+
+def test_what_does_not_fit_goes_to_the_next_site_and_the_rest_beyond_the_ceiling() -> None:
+    crowded = solve(small_program(load=np.full((1, 1, 2), 1.0)))
+    np.testing.assert_allclose(crowded.shares[0], [[0.8, 0.2]], atol=1e-9)
+    too_much = solve(small_program(load=np.full((1, 1, 2), 2.0)))
+    assert too_much.cost == pytest.approx(0.4 * SLACK_COST, rel=0.01)
+    gone = solve(small_program(nodes=np.array([[[0.0], [10.0]]])))
+    np.testing.assert_allclose(gone.shares[0], [[0.0, 1.0]])
+
+
+def test_backlog_takes_room() -> None:
+    course = solve(small_program(load=np.full((1, 1, 2), 1.0), backlog=np.array([0.5, 0.0])))
+    np.testing.assert_allclose(course.shares[0], [[0.3, 0.7]], atol=1e-9)
+
+
+def test_nodes_that_boot_serve_less_and_may_be_worth_less_than_warm_ones() -> None:
+    cold = small_program(nodes_on=np.array([[0.0], [10.0]]))
+    course = solve(cold)
+    # A new node serves for three quarters of the epoch.
+    np.testing.assert_allclose(course.nodes_on[0], [[5.0 / 0.75], [0.0]], atol=1e-9)
+    patient = solve(replace(cold, delay_cost=np.full((1, 2), 0.04)))  # 1.6 a load that waits
+    np.testing.assert_allclose(patient.shares[0], [[1.0, 0.0]], atol=1e-9)
+    hasty = solve(replace(cold, delay_cost=np.full((1, 2), 0.06)))  # 2.4
+    np.testing.assert_allclose(hasty.shares[0], [[0.0, 1.0]], atol=1e-9)
+
+
+def test_a_horizon_wakes_nodes_before_they_are_needed() -> None:
+    """Demand doubles in the second epoch, at one site; waiting costs more than idling."""
+    rise = np.array([0.4, 0.8])[:, None, None] * np.array([1.0, 9.0])
+    per_epoch = ("nodes", "share_cost", "work_cost", "ready_cost", "boot_cost", "off_cost")
+    one = small_program(ceiling=1.0, spill_ceiling=0.0, nodes_on=np.array([[5.0], [0.0]]))
+    two = {name: np.repeat(getattr(one, name), 2, axis=0) for name in per_epoch}
+    ahead = solve(replace(one, **two, load=rise, delay_cost=np.ones((2, 2))))
+    alone = solve(replace(one, load=rise[:1], delay_cost=np.ones((1, 2))))
+    assert alone.nodes_on[0, 0, 0] == pytest.approx(4.0)
+    np.testing.assert_allclose(ahead.nodes_on[:, 0, 0], 8.0)
+
+
+def test_delay_spreads_load_when_it_weighs_more_than_energy() -> None:
+    steep = {"delay_slope": np.array([1.0, 9.0])[:, None, None] * np.ones((2, 2, 1))}
+    # Up to half of a node's use a second a load, nine beyond: ready nodes push the knee.
+    steep["delay_offset"] = np.array([0.0, -0.4])[:, None, None] * np.ones((2, 2, 1))
+    lean = solve(small_program(**steep))
+    quick = solve(small_program(**steep, delay_cost=np.ones((1, 2))))
+    assert lean.nodes_on.sum() == pytest.approx(5.0)
+    assert quick.nodes_on.sum() == pytest.approx(8.0)  # 0.4 at half of the use
+
+
+# What the program believes, against the simulator.
+
+
+def test_curves_are_those_of_the_simulator() -> None:
+    observation = first_observation(Mpc())
+    world, mix = TASK.world, mix_of(observation.forecast)
+    seen = curves(world, mix)
+    assert (np.diff(seen.node_w, axis=-1) > 0).all()
+    assert (np.diff(seen.latency_s, axis=-1) > 0).all()
+    np.testing.assert_allclose(at_use(seen.node_w, USE[2]), seen.node_w[..., 2])
+    np.testing.assert_allclose(
+        at_use(seen.node_w, 0.4), 0.5 * (seen.node_w[..., 0] + seen.node_w[..., 1])
+    )
+    # A routing that leaves only nodes of the first type on, at 0.75 of their use.
+    routing = np.full((1, *world.class_shape, len(world.sites)), 1 / 3)
+    demand = 0.3 * observation.forecast.arrival_rate_per_s
+    plan = sized_plan(world, routing, demand, 0.75)
+    assert (plan.power[0, :, 1] == 0).all()
+    forecast = replace(observation.forecast, arrival_rate_per_s=demand)
+    state = replace(observation.state, nodes_on=plan.power * world.constants.nodes)
+    _, outcome = step(world, state, plan, forecast)
+    on = plan.power[0, :, 0] * world.constants.nodes[:, 0]
+    off_w = (world.constants.nodes.sum(axis=1) - on) * 25.0
+    it_w = outcome.site_energy_kwh[0] / forecast.pue[0] * 3.6e6 / world.epoch_s
+    np.testing.assert_allclose(it_w, on * seen.node_w[:, 0, 3] + off_w, rtol=1e-3)
+
+
+@pytest.mark.parametrize("variant", SCHEMES)
+def test_with_a_perfect_forecast_the_simulator_confirms_the_optimum(variant: str) -> None:
+    """One epoch: what the plan costs is what the program said, and no other plan costs less."""
+    scheduler = Mpc(horizon=1)
+    scheduler.reset(TASK.world, 0, variant)
+    observation = TASK.observation(DAY, TASK.world.idle_state(1))
+    plan = scheduler.plan(observation)
+    world, forecast = TASK.world, observation.forecast
+    seen = curves(world, mix_of(forecast))
+    error = 0.01 * 1.39  # two unlike origins
+    ceiling = 1 / (1 + 2 * error)
+    even = even_split(world, forecast, seen, ceiling) / UNITS
+    weights = np.maximum(np.array(SCHEMES[variant]), 1e-3)
+    program = make_program(world, observation.state, forecast, seen, weights, ceiling, error)
+    _, outcome = step(world, observation.state, plan, forecast)
+    cost = (np.stack(outcome.objectives(), axis=-1) / even) @ weights
+    assert cost[0] == pytest.approx(solve(program).cost, rel=0.08)
+    rng = np.random.default_rng(0)
+    for concentration in (0.1, 1.0, 10.0):
+        shares = rng.dirichlet(np.full(3, concentration), (200, *world.class_shape))
+        demand = np.repeat(forecast.arrival_rate_per_s, 200, axis=0)
+        target = rng.uniform(0.3, ceiling, (200, 1))
+        others = sized_plan(world, shares, demand, target)
+        batch = [np.repeat(getattr(forecast, f.name), 200, axis=0) for f in fields(forecast)]
+        _, outcome = step(world, world.idle_state(200), others, type(forecast)(*batch))
+        served = outcome.waiting + outcome.dropped == 0.0
+        values = (np.stack(outcome.objectives(), axis=-1) / even) @ weights
+        assert cost[0] <= values[served].min() * 1.01
+
+
+def test_every_variant_is_the_best_of_all_by_its_own_objective() -> None:
+    totals = []
+    for variant in SCHEMES:
+        day = run_day(TASK, Mpc(), DAY, 0, variant)
+        totals.append(np.sum([np.stack(o.objectives())[:, 0] for o in day.outcomes], axis=0))
+        assert sum(o.dropped[0] for o in day.outcomes) == 0.0
+    np.testing.assert_array_equal(np.argmin(totals, axis=0), [1, 2, 3, 4])
+
+
+@given(st.integers(0, 2**31), st.floats(0.05, 1.5), st.floats(0.0, 0.6))
+@settings(max_examples=25, deadline=None)
+def test_plans_keep_the_contract_on_any_fleet(seed: int, load: float, outage: float) -> None:
+    rng = np.random.default_rng(seed)
+    world = random_world(rng, *(int(n) for n in rng.integers(1, 5, 5)))
+    forecast = random_inputs(rng, world, 3, load, outage)
+    nodes = world.constants.nodes
+    nodes[rng.random(nodes.shape) < 0.2] = 0.0  # a site may lack a node type, or all
+    nodes[0, 0] = 5.0
+    scheduler = Mpc(horizon=3)
+    scheduler.reset(world, 0, "")
+    observation = replace(
+        TASK.observation(DAY, world.idle_state(1)),
+        world=world,
+        forecast=type(forecast)(*(getattr(forecast, f.name)[:1] for f in fields(forecast))),
+        ahead=lambda count: forecast,
+    )
+    plan = scheduler.plan(observation)
+    np.testing.assert_allclose(plan.routing.sum(axis=-1), 1.0)
+    assert isinstance(plan, Plan)
+    assert (plan.routing >= 0).all()
+    assert ((plan.power >= 0) & (plan.power <= 1)).all()
+
+
+def test_room_follows_the_error_of_the_forecast() -> None:
+    scheduler = Mpc()
+    observation = first_observation(scheduler)
+    calm = scheduler.plan(observation).power.sum()
+    _, outcome = step(TASK.world, observation.state, Plan(
+        np.full((1, *TASK.world.class_shape, 3), 1 / 3), np.ones((1, 3, 2))
+    ), observation.forecast)  # fmt: skip
+    for _ in range(20):
+        scheduler.observe(replace(outcome, arrived=1.3 * outcome.arrived))
+    assert scheduler.plan(observation).power.sum() > 1.3 * calm
+    for _ in range(200):
+        scheduler.observe(outcome)
+    assert scheduler.plan(observation).power.sum() == pytest.approx(calm)
