@@ -6,6 +6,8 @@ pymoo. `Nsga2AsRun` is the form that MARLIN was compared with.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -14,6 +16,9 @@ from marlin.fleet.contract import Plan
 from marlin.fleet.terms import TINY
 from marlin.schedulers.base import Observation
 from marlin.schedulers.plan_search import PlanSearch, Trials, evolve
+
+if TYPE_CHECKING:
+    from pymoo.core.mutation import Mutation
 
 
 @dataclass
@@ -69,13 +74,12 @@ class Nsga2AsRun(PlanSearch):
         """See `PlanSearch.search`."""
         from pymoo.algorithms.moo.nsga2 import NSGA2
         from pymoo.operators.crossover.sbx import SBX
-        from pymoo.operators.mutation.gauss import GaussianMutation
 
         algorithm = NSGA2(
             pop_size=len(start),
             sampling=start,
             crossover=SBX(prob=self.crossover),
-            mutation=GaussianMutation(prob_var=self.mutation, sigma=self.mutation_sd),
+            mutation=gaussian_mutation(self.mutation, self.mutation_sd),
             eliminate_duplicates=False,
         )
         seed = int(self._rng.integers(2**31))
@@ -90,3 +94,20 @@ class Nsga2AsRun(PlanSearch):
         shares = np.where(total > 0.0, shares / np.clip(total, TINY, None), 1.0 / len(world.sites))
         power = np.ones((len(genes), *world.constants.nodes.shape))
         return Plan(np.repeat(shares, services, axis=3), power)
+
+
+def gaussian_mutation(chance: float, sd: float) -> Mutation:
+    """A pymoo operator that moves each gene by the chance and keeps it in [0, 1].
+
+    pymoo's own repairs genes beyond their bounds from a generator that nothing seeds.
+    """
+    from pymoo.core.mutation import Mutation
+
+    class Gaussian(Mutation):
+        def _do(
+            self, problem: object, X: np.ndarray, *, random_state: np.random.Generator, **kw: object
+        ) -> np.ndarray:
+            moved = random_state.random(X.shape) < chance
+            return np.clip(X + moved * random_state.normal(0.0, sd, X.shape), 0.0, 1.0)
+
+    return Gaussian()
