@@ -28,12 +28,16 @@ ALLOWED = {
     "envs": {"fleet", "games", "compose", "task"},
     "tracking": {"provenance"},
 }
-HEAVY = {"torch", "matplotlib", "seaborn", "wandb", "pymoo", "aiconfigurator_core", "snakemake"}
+HEAVY = {
+    "torch", "matplotlib", "seaborn", "wandb", "pymoo", "sklearn", "aiconfigurator_core",
+    "snakemake",
+}  # fmt: skip
 OTHER_NAMES = {
     "aiconfigurator-core": "aiconfigurator_core",
     "array-api-compat": "array_api_compat",
     "hydra-core": "hydra",
     "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
 }
 
 
