@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import fleets
 import numpy as np
+import pandas as pd
 import pytest
 import synthetic
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from marlin.bounds.judges import fluid_bound, fluid_day, replay_bound, replay_day
 from marlin.bounds.requests import asked, expected, mean_context_tokens, replay_work, single
 from marlin.bounds.targets import ALONE, TARGETS, gap_closed, target_value
-from marlin.bounds.work import fluid_work, limit_w
+from marlin.bounds.work import fluid_work, most_draw_w
 from marlin.fleet.contract import Inputs, Plan, row
 from marlin.fleet.power_down import sized_plan
+from marlin.fleet.replay import replay
 from marlin.fleet.simulator import step
-from marlin.fleet.world import World
+from marlin.fleet.world import World, build_world, chosen_profiles
+from marlin.serving.profiles import ServingProfile
+from marlin.serving.replay.requests import Requests, requests
 
 SIZES = st.tuples(
     st.integers(2, 5), st.integers(1, 2), st.integers(1, 2), st.integers(1, 3), st.integers(1, 3)
@@ -113,3 +117,90 @@ def test_no_plan_of_many_beats_the_bound_in_the_fluid_model(
     seed, size, load, outage, kind
 ) -> None:
     assert_nothing_beats(seed, size, load, outage, kind)
+
+
+RUN = synthetic.run_config()
+SMALL = build_world(synthetic.scenario(), RUN, synthetic.profiles())
+PROFILES = chosen_profiles(RUN.fleet, RUN.serving, synthetic.profiles())
+
+
+def random_requests(rng: np.random.Generator, world: World, count: int) -> Requests:
+    """Requests of all classes over all epochs but for a pause at their end."""
+    arrival_s = np.sort(rng.uniform(0.0, EPOCHS * world.epoch_s - 1.0, count))
+    if rng.random() < 0.5:  # all at once
+        arrival_s = np.sort(rng.choice(arrival_s, 3)[rng.integers(3, size=count)])
+    prompt = np.maximum(rng.lognormal(6.0, rng.choice([0.1, 1.2]), count).astype(int), 1)
+    output = np.maximum(rng.lognormal(4.0, rng.choice([0.1, 1.2]), count).astype(int), 1)
+    classes = [rng.integers(size, size=count) for size in world.class_shape]
+    return requests(arrival_s, prompt.clip(max=20_000), output.clip(max=2_000), *classes)
+
+
+def small_fleet(rng: np.random.Generator) -> tuple[World, list[list[ServingProfile]], int]:
+    """Two or three sites with few nodes, and replicas that hold few sequences."""
+    nodes = rng.integers(0, 3, SMALL.constants.nodes.shape).astype(float)
+    nodes[rng.integers(len(nodes))] = 2.0
+    world = replace(SMALL, constants=replace(SMALL.constants, nodes=nodes))
+    held = float(rng.choice([25_000.0, 450_000.0]))
+    profiles = [[replace(p, kv_capacity_tokens=held) for p in row] for row in PROFILES]
+    return world, profiles, int(rng.choice([2, 16, 256]))
+
+
+def assert_replay_does_not_beat(seed: int, count: int, outage: float, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    world, profiles, max_batch = small_fleet(rng)
+    truth = random_truth(rng, world, 0.2, outage)
+    stream = random_requests(rng, world, count)
+    index = np.arange(EPOCHS)
+    day_factors = rng.uniform(0.0, 1.0, (EPOCHS, len(world.sites)))
+    plans = [
+        plan_of(kind, rng, world, row(truth, slice(t, t + 1)), day_factors[t]) for t in index
+    ]
+    plan = Plan(
+        np.concatenate([p.routing for p in plans]),
+        np.concatenate([p.power for p in plans]).clip(max=1.0),
+    )
+    kept: list[pd.DataFrame] = []
+    found = replay(world, profiles, max_batch, plan, truth, [stream], keep=kept.append).summary
+    table = pd.concat(kept).sort_values("request")
+    finish_s = table["arrival_s"] + table["e2e_s"].fillna(0.0)
+    late = finish_s // world.epoch_s > table["arrival_s"] // world.epoch_s + 1
+    assume(not late.any())
+    answered = chosen_requests(stream, (table["status"] != "rejected").to_numpy())
+    served = chosen_requests(stream, (table["status"] == "served").to_numpy())
+    assume(len(answered))
+    work_of = asked(world, profiles, single(served, world.epoch_s), truth.available)
+    begun = asked(world, profiles, single(answered, world.epoch_s), truth.available)
+    both = replace(begun, units_per_s=work_of.units_per_s)
+    work = replay_work(world, profiles, max_batch, mean_context_tokens(both))
+    day = replay_day(world, work, truth, both)
+    reached = np.array(
+        [found["ttft_mean_s"], found["carbon_kg"], found["water_l"], found["cost_usd"]]
+    )
+    scale = np.abs(reached) + 1e-9
+    for name, weights in TARGETS.items():
+        bound, value = replay_bound(day, both, weights, scale), float(weights @ (reached / scale))
+        assert bound.value <= value + 1e-9 * abs(value), (name, bound.value, value)
+
+
+def chosen_requests(stream: Requests, wanted: np.ndarray) -> Requests:
+    """Those requests of a stream that are wanted [N]."""
+    return replace(stream, **{f.name: getattr(stream, f.name)[wanted] for f in fields(stream)})
+
+
+REPLAYED = {
+    "seed": st.integers(0, 2**31), "count": st.sampled_from([1, 30, 400, 3000]),
+    "outage": st.sampled_from([0.0, 0.0, 0.3]), "kind": st.sampled_from(PLANS),
+}  # fmt: skip
+
+
+@given(**REPLAYED)
+@settings(max_examples=15, deadline=None)
+def test_no_plan_beats_the_bound_in_replay(seed, count, outage, kind) -> None:
+    assert_replay_does_not_beat(seed, count, outage, kind)
+
+
+@pytest.mark.extended
+@given(**REPLAYED)
+@settings(max_examples=200, deadline=None)
+def test_no_plan_of_many_beats_the_bound_in_replay(seed, count, outage, kind) -> None:
+    assert_replay_does_not_beat(seed, count, outage, kind)

@@ -66,6 +66,8 @@ def least_energy(day: Day, factor: np.ndarray, unserved_share: float = 0.0) -> n
     cost = factor.clip(min=0.0)[:, :, None, None] * day.work.work_w
     left = diags_array(np.repeat(day.carried_per_done, classes)) @ done
     none = coo_array((1, cost.size + count))
+    limit = np.full(cost.size + 2 * count, np.inf)
+    limit[-count:] = np.inf if unserved_share else 0.0
     found = _solved(
         linprog(
             np.concatenate([cost.ravel() / (cost.max() or 1.0), np.zeros(2 * count)]),
@@ -85,6 +87,7 @@ def least_energy(day: Day, factor: np.ndarray, unserved_share: float = 0.0) -> n
                     [unserved_share * float(demand @ weight)],
                 ]
             ),
+            bounds=np.stack([np.zeros_like(limit), limit], axis=1),
             method="highs",
         )
     )

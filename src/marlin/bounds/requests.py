@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from marlin.bounds.work import Work, limit_w, resting_w
+from marlin.bounds.work import Work, least_draw_w, most_draw_w
 from marlin.fleet.terms import TINY
 from marlin.fleet.world import World
 from marlin.serving.profiles import ServingProfile
@@ -98,13 +98,13 @@ def replay_work(
     )
     node_s = (busy_s / constants.gpus[:, None, None]).clip(min=TINY**2)
     standing_w = constants.gpus * constants.gpu_context_w + constants.base_full_w
-    rest_w = resting_w(world)
+    rest_w = least_draw_w(world)
     work_w = (standing_w - rest_w)[:, None, None] + dynamic_j / node_s
     return Work(
         (1.0 / node_s).reshape(len(node_s), -1),
         work_w.reshape(len(node_s), -1),
         rest_w,
-        limit_w(world),
+        most_draw_w(world),
     )
 
 

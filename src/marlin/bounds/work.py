@@ -40,7 +40,7 @@ def fluid_work(world: World) -> Work:
     """
     origins, models, services = world.class_shape
     types = len(world.node_types)
-    rest_w = resting_w(world)
+    rest_w = least_draw_w(world)
     mixes = _mixes(services)
     work_w, full_w = np.empty((types, models, services)), np.empty((types, models))
     for g in range(types):
@@ -54,7 +54,7 @@ def fluid_work(world: World) -> Work:
     most_w = np.maximum(world.constants.off_w, full_w.max(axis=1) * (1.0 + MARGIN))
     rate = world.constants.node_rate_per_s.reshape(types, -1)
     work_w = work_w.reshape(types, -1)
-    return Work(rate, work_w - MARGIN * np.abs(work_w), rest_w, np.minimum(most_w, limit_w(world)))
+    return Work(rate, work_w - MARGIN * np.abs(work_w), rest_w, np.minimum(most_w, most_draw_w(world)))
 
 
 def _mixes(services: int) -> np.ndarray:
@@ -93,7 +93,7 @@ def _node_power_w(world: World, node_type: int, model: int, mixes: np.ndarray) -
     return power_w.reshape(load.shape[:2])
 
 
-def resting_w(world: World) -> np.ndarray:
+def least_draw_w(world: World) -> np.ndarray:
     """The least that a node draws, off or on without work, [G]."""
     constants = world.constants
     idle_w = constants.gpus * constants.gpu_context_w + np.minimum(
@@ -102,7 +102,7 @@ def resting_w(world: World) -> np.ndarray:
     return np.minimum(constants.off_w, idle_w)
 
 
-def limit_w(world: World) -> np.ndarray:
+def most_draw_w(world: World) -> np.ndarray:
     """The most that a node can draw, [G]: every GPU at its limit."""
     constants = world.constants
     gpu_w = np.maximum(constants.gpu_tdp_w, constants.gpu_context_w)
