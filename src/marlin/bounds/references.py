@@ -150,6 +150,4 @@ def _reached(outcomes: list[Outcome]) -> list[Reached]:
     mean_s = (ttft_s * arrived).sum(axis=0) / arrived.sum(axis=0)
     objectives = np.stack([mean_s, *(values.sum(axis=0) for values in energy)], axis=-1)
     left = sum(o.dropped for o in outcomes) + outcomes[-1].waiting
-    return [
-        Reached(*pair) for pair in zip(objectives, left / arrived.sum(axis=0), strict=True)
-    ]
+    return [Reached(*pair) for pair in zip(objectives, left / arrived.sum(axis=0), strict=True)]

@@ -76,11 +76,13 @@ def replay_work(
     value is valid). `profiles` [G][M] is `fleet.world.chosen_profiles`.
     """
     constants = world.constants
-    p1, p2 = _column(profiles, "prefill_p1_s_per_token"), _column(profiles, "prefill_p2_s_per_token2")
-    d0, d1, d2 = (
-        _column(profiles, f"decode_{name}")
-        for name in ("d0_s", "d1_s_per_seq", "d2_s_per_kv_token")
-    )
+    p1, p2, d0, d1, d2 = (
+        _column(profiles, name)
+        for name in (
+            "prefill_p1_s_per_token", "prefill_p2_s_per_token2",
+            "decode_d0_s", "decode_d1_s_per_seq", "decode_d2_s_per_kv_token",
+        )
+    )  # fmt: skip
     capacity, none = _column(profiles, "kv_capacity_tokens"), np.zeros_like(p1)
     by_cache = context_tokens / capacity > 1.0 / max_batch
     of_token = np.where(by_cache, 0.0, 1.0 / max_batch)  # of an iteration

@@ -46,5 +46,3 @@ def gap_closed(baseline: float, method: float, bound: float) -> float:
         if value < bound:
             raise ValueError(f"the {name} ({value:g}) is below the bound ({bound:g})")
     return (baseline - method) / (baseline - bound) if baseline > bound else math.nan
-
-

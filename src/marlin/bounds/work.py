@@ -38,7 +38,7 @@ def fluid_work(world: World) -> Work:
     The power of a node is that of `step` on one node. Over utilisation it is least per unit at
     full load, and over mixes of services a linear form below it is found by a linear program.
     """
-    origins, models, services = world.class_shape
+    _, models, services = world.class_shape
     types = len(world.node_types)
     rest_w = least_draw_w(world)
     mixes = _mixes(services)
@@ -54,7 +54,8 @@ def fluid_work(world: World) -> Work:
     most_w = np.maximum(world.constants.off_w, full_w.max(axis=1) * (1.0 + MARGIN))
     rate = world.constants.node_rate_per_s.reshape(types, -1)
     work_w = work_w.reshape(types, -1)
-    return Work(rate, work_w - MARGIN * np.abs(work_w), rest_w, np.minimum(most_w, most_draw_w(world)))
+    least_w = work_w - MARGIN * np.abs(work_w)
+    return Work(rate, least_w, rest_w, np.minimum(most_w, most_draw_w(world)))
 
 
 def _mixes(services: int) -> np.ndarray:
