@@ -13,9 +13,11 @@ from scipy.optimize import OptimizeResult, linprog
 from scipy.sparse import coo_array, csr_array, diags_array, eye_array, hstack, kron, vstack
 
 from marlin.bounds.work import Work
+from marlin.errors import UserError
 from marlin.fleet.simulator import JOULES_PER_KWH
 from marlin.schedulers.transport import share_rows
 
+INFEASIBLE = 2  # status of scipy
 TOLERANCE = 1e-6  # relative: what HiGHS may be off by, and more; taken off every bound
 
 
@@ -116,6 +118,11 @@ def least_routes(
 
 
 def _solved(result: OptimizeResult) -> OptimizeResult:
+    if result.status == INFEASIBLE:
+        raise UserError(
+            "bounds: the fleet cannot serve all of the day's demand, so there is no least energy "
+            "without drops: lower workload.peak_utilisation, or allow a share to be unserved"
+        )
     if not result.success:
         raise RuntimeError(f"the program of a bound was not solved: {result.message}")
     return result

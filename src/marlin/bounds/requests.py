@@ -10,11 +10,18 @@ from marlin.bounds.work import Work, least_draw_w, most_draw_w
 from marlin.fleet.terms import TINY
 from marlin.fleet.world import World
 from marlin.serving.profiles import ServingProfile
+from marlin.serving.replay.cluster import STEP_TOKENS
 from marlin.serving.replay.requests import Requests
 
 UNITS = ("prompt_tokens", "prompt_tokens2", "decode_tokens", "kv_tokens")
 """Work: tokens and squared lengths of prompts, tokens after the first, and the tokens of context
 that these read."""
+
+
+STEP = (
+    "prefill_p0_s", "prefill_p1_s_per_token", "prefill_p2_s_per_token2",
+    "decode_d0_s", "decode_d1_s_per_seq", "decode_d2_s_per_kv_token",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,37 +73,35 @@ def expected(world: World, arrival_rate_per_s: np.ndarray, prompt_tokens: np.nda
 
 
 def replay_work(
-    world: World, profiles: list[list[ServingProfile]], max_batch: int, context_tokens: np.ndarray
+    world: World,
+    profiles: list[list[ServingProfile]],
+    max_batch: int,
+    context_tokens: np.ndarray,
+    step_tokens: float = STEP_TOKENS,
 ) -> Work:
     """Work of replay with prompts before decoding (not chunked): classes K = M x `UNITS`.
 
-    A step costs its time at context power and what it moves and computes on top, up to TDP. Of a
-    prompt counts what grows with its length. A decode iteration is shared by a full batch, full by
-    `max_batch` or by the KV cache, whichever holds fewer sequences of `context_tokens` [M] (any
-    value is valid). `profiles` [G][M] is `fleet.world.chosen_profiles`.
+    A step costs its time at context power and what it moves and computes on top, up to TDP. A step
+    with prompts is shared by `step_tokens`, the most that one holds; a decode iteration by a full
+    batch, full by `max_batch` or by the KV cache, whichever holds fewer sequences of
+    `context_tokens` [M] (any value is valid). `profiles` [G][M] is `fleet.world.chosen_profiles`.
     """
     constants = world.constants
-    p1, p2, d0, d1, d2 = (
-        _column(profiles, name)
-        for name in (
-            "prefill_p1_s_per_token", "prefill_p2_s_per_token2",
-            "decode_d0_s", "decode_d1_s_per_seq", "decode_d2_s_per_kv_token",
-        )
-    )  # fmt: skip
-    capacity, none = _column(profiles, "kv_capacity_tokens"), np.zeros_like(p1)
+    p0, p1, p2, d0, d1, d2 = (_column(profiles, name) for name in STEP)
+    capacity, none = _column(profiles, "kv_capacity_tokens"), np.zeros_like(p0)
     by_cache = context_tokens / capacity > 1.0 / max_batch
     of_token = np.where(by_cache, 0.0, 1.0 / max_batch)  # of an iteration
     of_context = np.where(by_cache, 1.0 / capacity, 0.0)
-    replica_s = np.stack([p1, p2, d1 + d0 * of_token, d2 + d0 * of_context], axis=-1)
+    replica_s = [p1 + p0 / step_tokens, p2, d1 + d0 * of_token, d2 + d0 * of_context]
     weights, kv = constants.weights_bytes, _column(profiles, "kv_bytes_per_token")
-    read = np.stack([none, none, weights * of_token, weights * of_context + kv], axis=-1)
-    flop = np.stack([none + constants.flop_per_token, none] * 2, axis=-1)
-    busy_s = replica_s * constants.gpus_per_replica[:, :, None]  # of GPUs
+    read = [none + weights / step_tokens, none, weights * of_token, weights * of_context + kv]
+    flop = [none + constants.flop_per_token, none, none + constants.flop_per_token, none]
+    busy_s = np.stack(replica_s, axis=-1) * constants.gpus_per_replica[:, :, None]  # of GPUs
     limit_w = (constants.gpu_tdp_w - constants.gpu_context_w).clip(min=0.0)[:, None, None]
     dynamic_j = np.minimum(
         limit_w * busy_s,
-        constants.gpu_w_per_tb_per_s[:, :, None] * read * 1e-12
-        + constants.gpu_w_per_tflop_per_s[:, :, None] * flop * 1e-12,
+        constants.gpu_w_per_tb_per_s[:, :, None] * np.stack(read, axis=-1) * 1e-12
+        + constants.gpu_w_per_tflop_per_s[:, :, None] * np.stack(flop, axis=-1) * 1e-12,
     )
     node_s = (busy_s / constants.gpus[:, None, None]).clip(min=TINY**2)
     standing_w = constants.gpus * constants.gpu_context_w + constants.base_full_w
