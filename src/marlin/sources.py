@@ -17,6 +17,7 @@ STAGES = {
     "power": "marlin.serving.power_validation",
     "train": "marlin.train",
     "evaluate": "marlin.evaluate",
+    "bounds": "marlin.bounds.__main__",
     "collect": "marlin.analysis.collect",
     "tables": "marlin.analysis.tables",
     "figures": "marlin.analysis.figures",
