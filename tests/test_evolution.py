@@ -50,7 +50,14 @@ def test_all_genes_are_plans(seed: int, sites: int) -> None:
     rng = np.random.default_rng(seed)
     world = random_world(rng, sites, 2, 2, 2, 3)
     forecast = random_inputs(rng, world, 1)
-    seen = Observation(world, np.datetime64("2024-01-01"), forecast, world.idle_state(1), Budget(9))
+    seen = Observation(
+        world,
+        np.datetime64("2024-01-01"),
+        forecast,
+        world.idle_state(1),
+        Budget(9),
+        ahead=lambda count: forecast,
+    )
     genes = rng.integers(0, 2, (4, encoding.gene_count(world))) * rng.random((4, 1))
     plan = encoding.decode(seen, genes)
     assert plan.routing.shape == (4, *world.class_shape, sites)

@@ -10,6 +10,7 @@ CELLS = {cell.name: cell for cell in PLAN.cells}
 TABLES = (
     "main",
     "latency",
+    "scores",
     "reductions",
     "hypervolume",
     "ablations",

@@ -78,6 +78,7 @@ def _node_power_w(world: World, node_type: int, model: int, mixes: np.ndarray) -
             nodes=np.ones((1, types)),
             rtt_s=np.zeros((1, 1)),
             site_pull=np.ones((1, 1)),
+            usual_share=np.eye(len(world.models))[[model]],
         ),
     )
     load = mixes[:, None, :] * UTILISATIONS[:, None]  # [N, U, S]

@@ -48,7 +48,9 @@ def curves(world: World, mix: np.ndarray) -> Curves:
     backlog = np.zeros((len(rate), sites, *mix.shape))
     # Without distance a site's TTFT is what happens inside.
     near = replace(world, constants=replace(constants, rtt_s=np.zeros_like(constants.rtt_s)))
-    before = State(backlog, power * constants.nodes)
+    work = (mix / np.clip(constants.node_rate_per_s, TINY, None)).sum(axis=-1)  # [G, M]
+    settled = work / np.clip(work.sum(axis=-1, keepdims=True), TINY, None)  # no model has to load
+    before = State(backlog, power * constants.nodes, (power * constants.nodes)[..., None] * settled)
     _, outcome = step(near, before, Plan(routing, power), _plain(demand, constants.nodes))
     site_w = outcome.site_energy_kwh * JOULES_PER_KWH / world.epoch_s
     off_w = (1.0 - only) @ (constants.nodes * constants.off_w).T
