@@ -17,11 +17,19 @@ from marlin.fleet.forecast import Forecaster
 from marlin.fleet.outlook import Outlook
 from marlin.fleet.power_down import sized_plan
 from marlin.fleet.simulator import step
+from marlin.schedulers.curves import USE, at_use, curves
+from marlin.schedulers.dynamollm import DynamoLlm, best_use, node_counts
 from marlin.schedulers.mpc import Mpc
 from marlin.schedulers.mpc.coefficients import even_split, make_program, mix_of
-from marlin.schedulers.mpc.curves import USE, at_use, curves
 from marlin.schedulers.mpc.program import Program, solve
 from marlin.schedulers.schemes import SCHEMES
+from marlin.schedulers.splitwise import (
+    Splitwise,
+    SplitwiseAsRun,
+    in_proportion,
+    phase_loads,
+    pools,
+)  # fmt: skip
 from marlin.schedulers.transport import SLACK_COST
 
 DAY = TASK.test_days()[0]
@@ -282,3 +290,127 @@ def test_room_follows_the_error_of_the_forecast() -> None:
     for _ in range(200):
         scheduler.observe(outcome)
     assert scheduler.plan(observation).power.sum() == pytest.approx(calm)
+
+
+# Splitwise.
+
+
+def test_levels_in_proportion_by_hand() -> None:
+    part = np.array([[0.6, 0.4]])
+    half = in_proportion(np.array([[1.0, 1.0]]), part, np.array([0.5]))
+    np.testing.assert_allclose(half, [[0.5, 0.5]])
+    # 2 to 1 would take the first pool to 1.125: it is full, the second takes what is left.
+    over = in_proportion(np.array([[2.0, 1.0]]), part, np.array([0.9]))
+    np.testing.assert_allclose(over, [[1.0, 0.75]])
+    np.testing.assert_allclose(in_proportion(np.array([[2.0, 0.0]]), part, np.array([9.0])), 1.0)
+    none = in_proportion(np.array([[2.0, 1.0]]), part, np.array([0.0]))
+    np.testing.assert_allclose(none, [[0.0, 0.0]])
+
+
+def test_pools_follow_what_node_types_are_better_at() -> None:
+    world, demand = TASK.world, np.ones((2, 2))
+    nodes = world.constants.nodes
+    quick = replace(
+        world.constants,
+        prefill_s=np.array([0.1, 0.01])[:, None, None] * np.ones((2, 2, 2)),
+        work_s=np.array([0.2, 0.11])[:, None, None] * np.ones((2, 2, 2)),
+    )
+    members = pools(replace(world, constants=quick), nodes, demand)
+    # Both take 0.1 s for outputs; the second type is faster at prompts.
+    np.testing.assert_array_equal(members[:, 0], [[0, 1], [1, 0]])
+    lone = nodes.copy()
+    lone[1, 1] = 0.0
+    mixed = pools(replace(world, constants=quick), lone, demand)
+    np.testing.assert_array_equal(mixed[:, 1] * lone[1], [[6, 0], [6, 0]])
+
+
+def test_phases_of_a_mixed_pool_add_up_to_the_load_of_the_site() -> None:
+    world, demand = TASK.world, TASK.forecasts(np.array([DAY])).arrival_rate_per_s
+    nodes = world.constants.nodes * np.array([1.0, 0.0])
+    both = phase_loads(world, nodes, np.ones((2, 3, 2)), demand[0].sum(axis=0))
+    rate = np.einsum("dg,gms->dms", nodes, world.constants.node_rate_per_s)
+    np.testing.assert_allclose(
+        both.sum(axis=0), (demand[0].sum(axis=0) / rate).sum(axis=(1, 2)), rtol=1e-9
+    )
+
+
+def test_splitwise_levels_queues_and_leaves_the_room_that_it_says() -> None:
+    scheduler = Splitwise(target_utilisation=0.7)
+    observation = first_observation(scheduler)
+    plan = scheduler.plan(observation)
+    np.testing.assert_allclose(plan.routing, 1 / 3)
+    warm = replace(observation.state, nodes_on=plan.power * TASK.world.constants.nodes)
+    _, outcome = step(TASK.world, warm, plan, observation.forecast)
+    np.testing.assert_allclose(outcome.site_utilisation, 0.7, rtol=0.02)
+    backlog = observation.state.backlog.copy()
+    backlog[0, 0] = 500.0
+    crowded = replace(observation, state=replace(observation.state, backlog=backlog))
+    pushed = scheduler.plan(crowded)
+    assert pushed.routing[..., 0].max() < 1 / 3
+    np.testing.assert_allclose(pushed.routing[..., 1], pushed.routing[..., 2])
+
+
+def test_splitwise_as_run_sends_whole_buckets_by_pending_tokens() -> None:
+    scheduler = SplitwiseAsRun()
+    observation = first_observation(scheduler)
+    waiting = observation.state.backlog.copy()
+    waiting[0, 1] = 1e6  # more than an epoch brings: nothing more goes there
+    plan = scheduler.plan(replace(observation, state=replace(observation.state, backlog=waiting)))
+    assert plan.routing.sum(axis=(0, 1, 2, 3))[1] == 0.0
+    scores = TASK.world.constants.prompt_tokens / 4000 + 1.5 * (
+        TASK.world.constants.output_tokens / 8000
+    )
+    sizes = (observation.forecast.arrival_rate_per_s[0] @ scores).ravel()
+    sent, expected = np.zeros(3), []
+    for size in sizes:
+        expected.append(int(np.argmin(sent)))
+        sent[expected[-1]] += size
+    plan = scheduler.plan(observation)
+    chosen = plan.routing[0, :, :, 0].reshape(-1, 3)
+    np.testing.assert_array_equal(chosen.argmax(axis=1), expected)
+
+
+# DynamoLLM.
+
+
+def test_classes_take_the_nodes_that_serve_them_with_least_energy() -> None:
+    # One class of 10 a second: the first type serves 2 a node for 5 J, the second 1 for 8 J.
+    counts = node_counts(
+        np.array([10.0]), np.array([[2.0, 1.0]]), np.array([[5.0, 8.0]]), np.array([3.0, 9.0])
+    )
+    np.testing.assert_array_equal(counts, [3, 4])
+    # Two classes want half a node each: the fragments share one.
+    shared = node_counts(
+        np.array([1.0, 1.0]), np.full((2, 1), 2.0), np.ones((2, 1)), np.array([9.0])
+    )
+    np.testing.assert_array_equal(shared, [1])
+    # The class that loses least moves to the second type when the first is short.
+    moved = node_counts(
+        np.array([1.0, 1.0]), np.ones((2, 2)), np.array([[1.0, 9.0], [1.0, 2.0]]), np.ones(2)
+    )
+    np.testing.assert_array_equal(moved, [1, 1])
+
+
+def test_tight_limits_leave_nodes_emptier_and_cost_energy() -> None:
+    tight, loose = (best_use(TASK.world, np.full(2, limit)) for limit in (0.05, 99.0))
+    assert (tight[1] <= loose[1]).all()
+    assert (tight[1] < loose[1]).any()
+    assert (tight[0] >= loose[0]).all()
+    np.testing.assert_allclose(loose[1], USE[-1] * TASK.world.constants.node_rate_per_s)
+
+
+def test_node_counts_stand_for_half_an_hour_and_hold_the_peak() -> None:
+    scheduler = DynamoLlm()
+    task = make_task()
+    scheduler.reset(task.world, 0)
+    state = task.world.idle_state(1)
+    plans = [scheduler.plan(task.observation(DAY + i, state)) for i in range(15)]
+    for first, second in zip(plans[0:14:2], plans[1:14:2], strict=True):
+        np.testing.assert_array_equal(first.power, second.power)
+    # Demand of the made-up day rises until noon.
+    assert plans[14].power.sum() > plans[0].power.sum()
+    whole = plans[0].power * task.world.constants.nodes
+    np.testing.assert_allclose(whole, np.round(whole))
+    warm = replace(state, nodes_on=whole)
+    _, outcome = step(task.world, warm, plans[1], task.truth(np.array([DAY + 1])))
+    assert outcome.site_utilisation.max() < 1.0
