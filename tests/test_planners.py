@@ -11,14 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_schedulers import TASK, first_observation, make_task
 
+from marlin.errors import UserError
 from marlin.evaluate import run_day
-from marlin.fleet.contract import Plan
+from marlin.fleet.contract import Inputs, Plan, repeat
 from marlin.fleet.forecast import Forecaster
 from marlin.fleet.outlook import Outlook
 from marlin.fleet.power_down import sized_plan
 from marlin.fleet.simulator import step
+from marlin.schedulers.base import Budget, Observation
 from marlin.schedulers.curves import USE, at_use, curves
 from marlin.schedulers.dynamollm import DynamoLlm, best_use, node_counts
+from marlin.schedulers.greedy import TARGETS, Greedy, WeightedGreedy
 from marlin.schedulers.mpc import Mpc
 from marlin.schedulers.mpc.coefficients import even_split, make_program, mix_of
 from marlin.schedulers.mpc.program import Program, solve
@@ -31,6 +34,7 @@ from marlin.schedulers.splitwise import (
     pools,
 )  # fmt: skip
 from marlin.schedulers.transport import SLACK_COST
+from marlin.schedulers.ttft_greedy import TtftGreedy
 
 DAY = TASK.test_days()[0]
 UNITS = np.array([1.0, 1e3, 1.0, 1e3])  # of kWh times factors in the units of objectives
@@ -414,3 +418,103 @@ def test_node_counts_stand_for_half_an_hour_and_hold_the_peak() -> None:
     warm = replace(state, nodes_on=whole)
     _, outcome = step(task.world, warm, plans[1], task.truth(np.array([DAY + 1])))
     assert outcome.site_utilisation.max() < 1.0
+
+
+# Greedy schedulers and the optimum on paper.
+
+
+def two_sites(demand_load: float) -> Observation:
+    """One origin, one model and service, two equal sites; each objective has its best site.
+
+    The first is near, the second far; carbon is least at the second, water at the first, energy
+    cost at the second. `demand_load` is the share of one whole site that demand fills.
+    """
+    world = random_world(np.random.default_rng(1), 2, 1, 1, 1, 1)
+    constants = replace(
+        world.constants, nodes=np.full((2, 1), 20.0), rtt_s=np.array([[0.01, 0.2]]),
+        arrival_cv2=np.ones(1),
+    )  # fmt: skip
+    world = replace(world, constants=constants)
+    rate = demand_load * 20.0 * constants.node_rate_per_s[0]
+    one = np.ones((1, 2))
+    forecast = Inputs(
+        arrival_rate_per_s=rate[None, None],
+        carbon_g_per_kwh=np.array([[400.0, 100.0]]),
+        price_usd_per_mwh=np.array([[90.0, 30.0]]),
+        pue=1.2 * one,
+        wue_l_per_kwh=np.array([[0.1, 2.0]]),
+        ewif_l_per_kwh=one,
+        aware_m3_per_m3=one,
+        available=np.ones((1, 2, 1)),
+    )
+    return replace(
+        TASK.observation(DAY, world.idle_state(1)),
+        world=world,
+        forecast=forecast,
+        ahead=lambda count: repeat(forecast, count),
+        budget=Budget(64),
+    )
+
+
+BEST_SITE = {"ttft": 0, "carbon": 1, "water": 0, "cost": 1}
+GREEDY = {
+    "ttft": TtftGreedy(),
+    "carbon": Greedy(name="c", objective="carbon"),
+    "water": Greedy(name="w", objective="water"),
+    "cost": Greedy(name="u", objective="cost"),
+}
+
+
+@pytest.mark.parametrize("objective", BEST_SITE)
+def test_every_greedy_scheduler_finds_the_optimum_on_paper(objective: str) -> None:
+    """Half a site's demand goes whole to the best site; more than a site's fills it first."""
+    best = BEST_SITE[objective]
+    for scheduler in (GREEDY[objective], WeightedGreedy(), Mpc(horizon=1)):
+        light = two_sites(0.5)
+        scheduler.reset(light.world, 0, "" if scheduler is GREEDY[objective] else objective)
+        plan = scheduler.plan(light)
+        np.testing.assert_allclose(plan.routing[..., best], 1.0, atol=1e-6)
+        if objective == "ttft":
+            continue  # how full the near site may get is a matter of queueing, not of paper
+        heavy = two_sites(1.2)
+        plan = scheduler.plan(heavy)
+        share = plan.routing[0, 0, 0, 0, best]
+        room = 0.85 if not isinstance(scheduler, Mpc) else 1 / 1.02
+        assert share == pytest.approx(room / 1.2, rel=1e-6)
+
+
+def test_power_is_that_of_the_fullest_nodes_that_leave_nobody_waiting() -> None:
+    scheduler = GREEDY["carbon"]
+    warm = two_sites(0.5)
+    assert scheduler.plan(warm).power[0, 1, 0] == pytest.approx(0.5 / 0.95)
+    cold = replace(warm, state=replace(warm.state, nodes_on=np.array([[[20.0], [0.0]]])))
+    late = warm.world.constants.cold_s[0] / 900.0
+    level = scheduler.plan(replace(cold, budget=Budget(64))).power[0, 1, 0]
+    assert level * (1 - late) >= 0.5  # new nodes serve from when they have booted
+    assert level == pytest.approx(0.5 / max(t for t in TARGETS if t <= 1 - late))
+
+
+def test_weighted_greedy_has_a_variant_for_every_scheme() -> None:
+    plain = WeightedGreedy(ttft_weight=0.0, carbon_weight=1.0, water_weight=0.0, cost_weight=0.0)
+    balanced = WeightedGreedy()
+    assert balanced.variants() == tuple(SCHEMES)
+    observation = first_observation(plain)
+    own = plain.plan(observation)
+    balanced.reset(TASK.world, 0, "carbon")
+    again = balanced.plan(replace(observation, budget=Budget(64)))
+    np.testing.assert_array_equal(own.routing, again.routing)
+    np.testing.assert_array_equal(own.power, again.power)
+    balanced.reset(TASK.world, 0, "")
+    mixed = balanced.plan(replace(observation, budget=Budget(64)))
+    assert not np.array_equal(mixed.routing, own.routing)
+
+
+def test_every_simulated_plan_is_counted() -> None:
+    observation = two_sites(0.5)
+    plan = WeightedGreedy()
+    plan.reset(observation.world, 0)
+    plan.plan(observation)
+    assert observation.budget.used == len(TARGETS)
+    assert observation.budget.left == 64 - len(TARGETS)
+    with pytest.raises(UserError, match=rf"asked for {2 * len(TARGETS)} simulated plans .* is 10"):
+        plan.plan(replace(observation, budget=Budget(10, used=len(TARGETS))))
