@@ -11,18 +11,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_schedulers import TASK, first_observation, make_task
 
+from marlin.errors import UserError
 from marlin.evaluate import run_day
-from marlin.fleet.contract import Plan
+from marlin.fleet.contract import Inputs, Plan, repeat
 from marlin.fleet.forecast import Forecaster
 from marlin.fleet.outlook import Outlook
 from marlin.fleet.power_down import sized_plan
 from marlin.fleet.simulator import step
+from marlin.schedulers.base import Budget, Observation
+from marlin.schedulers.curves import USE, at_use, curves
+from marlin.schedulers.dynamollm import DynamoLlm, best_use, node_counts
+from marlin.schedulers.greedy import TARGETS, Greedy, WeightedGreedy
 from marlin.schedulers.mpc import Mpc
 from marlin.schedulers.mpc.coefficients import even_split, make_program, mix_of
-from marlin.schedulers.mpc.curves import USE, at_use, curves
 from marlin.schedulers.mpc.program import Program, solve
 from marlin.schedulers.schemes import SCHEMES
+from marlin.schedulers.splitwise import (
+    Splitwise,
+    SplitwiseAsRun,
+    in_proportion,
+    phase_loads,
+    pools,
+)  # fmt: skip
 from marlin.schedulers.transport import SLACK_COST
+from marlin.schedulers.ttft_greedy import TtftGreedy
 
 DAY = TASK.test_days()[0]
 UNITS = np.array([1.0, 1e3, 1.0, 1e3])  # of kWh times factors in the units of objectives
@@ -282,3 +294,227 @@ def test_room_follows_the_error_of_the_forecast() -> None:
     for _ in range(200):
         scheduler.observe(outcome)
     assert scheduler.plan(observation).power.sum() == pytest.approx(calm)
+
+
+# Splitwise.
+
+
+def test_levels_in_proportion_by_hand() -> None:
+    part = np.array([[0.6, 0.4]])
+    half = in_proportion(np.array([[1.0, 1.0]]), part, np.array([0.5]))
+    np.testing.assert_allclose(half, [[0.5, 0.5]])
+    # 2 to 1 would take the first pool to 1.125: it is full, the second takes what is left.
+    over = in_proportion(np.array([[2.0, 1.0]]), part, np.array([0.9]))
+    np.testing.assert_allclose(over, [[1.0, 0.75]])
+    np.testing.assert_allclose(in_proportion(np.array([[2.0, 0.0]]), part, np.array([9.0])), 1.0)
+    none = in_proportion(np.array([[2.0, 1.0]]), part, np.array([0.0]))
+    np.testing.assert_allclose(none, [[0.0, 0.0]])
+
+
+def test_pools_follow_what_node_types_are_better_at() -> None:
+    world, demand = TASK.world, np.ones((2, 2))
+    nodes = world.constants.nodes
+    quick = replace(
+        world.constants,
+        prefill_s=np.array([0.1, 0.01])[:, None, None] * np.ones((2, 2, 2)),
+        work_s=np.array([0.2, 0.11])[:, None, None] * np.ones((2, 2, 2)),
+    )
+    members = pools(replace(world, constants=quick), nodes, demand)
+    # Both take 0.1 s for outputs; the second type is faster at prompts.
+    np.testing.assert_array_equal(members[:, 0], [[0, 1], [1, 0]])
+    lone = nodes.copy()
+    lone[1, 1] = 0.0
+    mixed = pools(replace(world, constants=quick), lone, demand)
+    np.testing.assert_array_equal(mixed[:, 1] * lone[1], [[6, 0], [6, 0]])
+
+
+def test_phases_of_a_mixed_pool_add_up_to_the_load_of_the_site() -> None:
+    world, demand = TASK.world, TASK.forecasts(np.array([DAY])).arrival_rate_per_s
+    nodes = world.constants.nodes * np.array([1.0, 0.0])
+    both = phase_loads(world, nodes, np.ones((2, 3, 2)), demand[0].sum(axis=0))
+    rate = np.einsum("dg,gms->dms", nodes, world.constants.node_rate_per_s)
+    np.testing.assert_allclose(
+        both.sum(axis=0), (demand[0].sum(axis=0) / rate).sum(axis=(1, 2)), rtol=1e-9
+    )
+
+
+def test_splitwise_levels_queues_and_leaves_the_room_that_it_says() -> None:
+    scheduler = Splitwise(target_utilisation=0.7)
+    observation = first_observation(scheduler)
+    plan = scheduler.plan(observation)
+    np.testing.assert_allclose(plan.routing, 1 / 3)
+    warm = replace(observation.state, nodes_on=plan.power * TASK.world.constants.nodes)
+    _, outcome = step(TASK.world, warm, plan, observation.forecast)
+    np.testing.assert_allclose(outcome.site_utilisation, 0.7, rtol=0.02)
+    backlog = observation.state.backlog.copy()
+    backlog[0, 0] = 500.0
+    crowded = replace(observation, state=replace(observation.state, backlog=backlog))
+    pushed = scheduler.plan(crowded)
+    assert pushed.routing[..., 0].max() < 1 / 3
+    np.testing.assert_allclose(pushed.routing[..., 1], pushed.routing[..., 2])
+
+
+def test_splitwise_as_run_sends_whole_buckets_by_pending_tokens() -> None:
+    scheduler = SplitwiseAsRun()
+    observation = first_observation(scheduler)
+    waiting = observation.state.backlog.copy()
+    waiting[0, 1] = 1e6  # more than an epoch brings: nothing more goes there
+    plan = scheduler.plan(replace(observation, state=replace(observation.state, backlog=waiting)))
+    assert plan.routing.sum(axis=(0, 1, 2, 3))[1] == 0.0
+    scores = TASK.world.constants.prompt_tokens / 4000 + 1.5 * (
+        TASK.world.constants.output_tokens / 8000
+    )
+    sizes = (observation.forecast.arrival_rate_per_s[0] @ scores).ravel()
+    sent, expected = np.zeros(3), []
+    for size in sizes:
+        expected.append(int(np.argmin(sent)))
+        sent[expected[-1]] += size
+    plan = scheduler.plan(observation)
+    chosen = plan.routing[0, :, :, 0].reshape(-1, 3)
+    np.testing.assert_array_equal(chosen.argmax(axis=1), expected)
+
+
+# DynamoLLM.
+
+
+def test_classes_take_the_nodes_that_serve_them_with_least_energy() -> None:
+    # One class of 10 a second: the first type serves 2 a node for 5 J, the second 1 for 8 J.
+    counts = node_counts(
+        np.array([10.0]), np.array([[2.0, 1.0]]), np.array([[5.0, 8.0]]), np.array([3.0, 9.0])
+    )
+    np.testing.assert_array_equal(counts, [3, 4])
+    # Two classes want half a node each: the fragments share one.
+    shared = node_counts(
+        np.array([1.0, 1.0]), np.full((2, 1), 2.0), np.ones((2, 1)), np.array([9.0])
+    )
+    np.testing.assert_array_equal(shared, [1])
+    # The class that loses least moves to the second type when the first is short.
+    moved = node_counts(
+        np.array([1.0, 1.0]), np.ones((2, 2)), np.array([[1.0, 9.0], [1.0, 2.0]]), np.ones(2)
+    )
+    np.testing.assert_array_equal(moved, [1, 1])
+
+
+def test_tight_limits_leave_nodes_emptier_and_cost_energy() -> None:
+    tight, loose = (best_use(TASK.world, np.full(2, limit)) for limit in (0.05, 99.0))
+    assert (tight[1] <= loose[1]).all()
+    assert (tight[1] < loose[1]).any()
+    assert (tight[0] >= loose[0]).all()
+    np.testing.assert_allclose(loose[1], USE[-1] * TASK.world.constants.node_rate_per_s)
+
+
+def test_node_counts_stand_for_half_an_hour_and_hold_the_peak() -> None:
+    scheduler = DynamoLlm()
+    task = make_task()
+    scheduler.reset(task.world, 0)
+    state = task.world.idle_state(1)
+    plans = [scheduler.plan(task.observation(DAY + i, state)) for i in range(15)]
+    for first, second in zip(plans[0:14:2], plans[1:14:2], strict=True):
+        np.testing.assert_array_equal(first.power, second.power)
+    # Demand of the made-up day rises until noon.
+    assert plans[14].power.sum() > plans[0].power.sum()
+    whole = plans[0].power * task.world.constants.nodes
+    np.testing.assert_allclose(whole, np.round(whole))
+    warm = replace(state, nodes_on=whole)
+    _, outcome = step(task.world, warm, plans[1], task.truth(np.array([DAY + 1])))
+    assert outcome.site_utilisation.max() < 1.0
+
+
+# Greedy schedulers and the optimum on paper.
+
+
+def two_sites(demand_load: float) -> Observation:
+    """One origin, one model and service, two equal sites; each objective has its best site.
+
+    The first is near, the second far; carbon is least at the second, water at the first, energy
+    cost at the second. `demand_load` is the share of one whole site that demand fills.
+    """
+    world = random_world(np.random.default_rng(1), 2, 1, 1, 1, 1)
+    constants = replace(
+        world.constants, nodes=np.full((2, 1), 20.0), rtt_s=np.array([[0.01, 0.2]]),
+        arrival_cv2=np.ones(1),
+    )  # fmt: skip
+    world = replace(world, constants=constants)
+    rate = demand_load * 20.0 * constants.node_rate_per_s[0]
+    one = np.ones((1, 2))
+    forecast = Inputs(
+        arrival_rate_per_s=rate[None, None],
+        carbon_g_per_kwh=np.array([[400.0, 100.0]]),
+        price_usd_per_mwh=np.array([[90.0, 30.0]]),
+        pue=1.2 * one,
+        wue_l_per_kwh=np.array([[0.1, 2.0]]),
+        ewif_l_per_kwh=one,
+        aware_m3_per_m3=one,
+        available=np.ones((1, 2, 1)),
+    )
+    return replace(
+        TASK.observation(DAY, world.idle_state(1)),
+        world=world,
+        forecast=forecast,
+        ahead=lambda count: repeat(forecast, count),
+        budget=Budget(64),
+    )
+
+
+BEST_SITE = {"ttft": 0, "carbon": 1, "water": 0, "cost": 1}
+GREEDY = {
+    "ttft": TtftGreedy(),
+    "carbon": Greedy(name="c", objective="carbon"),
+    "water": Greedy(name="w", objective="water"),
+    "cost": Greedy(name="u", objective="cost"),
+}
+
+
+@pytest.mark.parametrize("objective", BEST_SITE)
+def test_every_greedy_scheduler_finds_the_optimum_on_paper(objective: str) -> None:
+    """Half a site's demand goes whole to the best site; more than a site's fills it first."""
+    best = BEST_SITE[objective]
+    for scheduler in (GREEDY[objective], WeightedGreedy(), Mpc(horizon=1)):
+        light = two_sites(0.5)
+        scheduler.reset(light.world, 0, "" if scheduler is GREEDY[objective] else objective)
+        plan = scheduler.plan(light)
+        np.testing.assert_allclose(plan.routing[..., best], 1.0, atol=1e-6)
+        if objective == "ttft":
+            continue  # how full the near site may get is a matter of queueing, not of paper
+        heavy = two_sites(1.2)
+        plan = scheduler.plan(heavy)
+        share = plan.routing[0, 0, 0, 0, best]
+        room = 0.85 if not isinstance(scheduler, Mpc) else 1 / 1.02
+        assert share == pytest.approx(room / 1.2, rel=1e-6)
+
+
+def test_power_is_that_of_the_fullest_nodes_that_leave_nobody_waiting() -> None:
+    scheduler = GREEDY["carbon"]
+    warm = two_sites(0.5)
+    assert scheduler.plan(warm).power[0, 1, 0] == pytest.approx(0.5 / 0.95)
+    cold = replace(warm, state=replace(warm.state, nodes_on=np.array([[[20.0], [0.0]]])))
+    late = warm.world.constants.cold_s[0] / 900.0
+    level = scheduler.plan(replace(cold, budget=Budget(64))).power[0, 1, 0]
+    assert level * (1 - late) >= 0.5  # new nodes serve from when they have booted
+    assert level == pytest.approx(0.5 / max(t for t in TARGETS if t <= 1 - late))
+
+
+def test_weighted_greedy_has_a_variant_for_every_scheme() -> None:
+    plain = WeightedGreedy(ttft_weight=0.0, carbon_weight=1.0, water_weight=0.0, cost_weight=0.0)
+    balanced = WeightedGreedy()
+    assert balanced.variants() == tuple(SCHEMES)
+    observation = first_observation(plain)
+    own = plain.plan(observation)
+    balanced.reset(TASK.world, 0, "carbon")
+    again = balanced.plan(replace(observation, budget=Budget(64)))
+    np.testing.assert_array_equal(own.routing, again.routing)
+    np.testing.assert_array_equal(own.power, again.power)
+    balanced.reset(TASK.world, 0, "")
+    mixed = balanced.plan(replace(observation, budget=Budget(64)))
+    assert not np.array_equal(mixed.routing, own.routing)
+
+
+def test_every_simulated_plan_is_counted() -> None:
+    observation = two_sites(0.5)
+    plan = WeightedGreedy()
+    plan.reset(observation.world, 0)
+    plan.plan(observation)
+    assert observation.budget.used == len(TARGETS)
+    assert observation.budget.left == 64 - len(TARGETS)
+    with pytest.raises(UserError, match=rf"asked for {2 * len(TARGETS)} simulated plans .* is 10"):
+        plan.plan(replace(observation, budget=Budget(10, used=len(TARGETS))))

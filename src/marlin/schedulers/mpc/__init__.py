@@ -2,7 +2,7 @@
 
 Source: receding-horizon control of geographical load balancing (Lin et al., "Online algorithms
 for geographical load balancing", 2012), with the four objectives, boot times and delay of this
-project; solved by HiGHS. `curves` says what nodes draw and how long requests wait, `coefficients`
+project; solved by HiGHS. `coefficients`
 makes a program of that and a forecast, `program` solves it.
 """
 
@@ -16,8 +16,8 @@ from marlin.fleet.contract import Outcome, Plan
 from marlin.fleet.simulator import TINY
 from marlin.fleet.world import World
 from marlin.schedulers.base import Observation, Scheduler
+from marlin.schedulers.curves import Curves, curves
 from marlin.schedulers.mpc.coefficients import make_program, mix_of
-from marlin.schedulers.mpc.curves import Curves, curves
 from marlin.schedulers.mpc.program import solve
 from marlin.schedulers.schemes import SCHEMES, scheme
 

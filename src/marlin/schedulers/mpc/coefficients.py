@@ -8,9 +8,9 @@ from scipy.special import ndtr
 from marlin.fleet.contract import Inputs, State
 from marlin.fleet.simulator import JOULES_PER_KWH, TINY
 from marlin.fleet.world import World
+from marlin.schedulers.curves import USE, Curves, at_use, mix_rate_per_s
 from marlin.schedulers.factors import carbon_g_per_kwh, price_usd_per_mwh, water_l_per_kwh
 from marlin.schedulers.loads import backlog_load, load_per_request_per_s
-from marlin.schedulers.mpc.curves import USE, Curves, at_use, mix_rate_per_s
 from marlin.schedulers.mpc.program import Program
 
 FACTORS = (carbon_g_per_kwh, water_l_per_kwh, price_usd_per_mwh)
