@@ -176,6 +176,11 @@ def test_as_run_keeps_every_node_on_and_ends_after_eight_generations() -> None:
     np.testing.assert_allclose(nothing.routing, 1 / 3)
 
 
+def test_more_directions_than_plans_are_refused() -> None:
+    with pytest.raises(UserError, match="population=20 is less than the 35 directions"):
+        compose.compose(["method=nsga3", "method.partitions=4"])
+
+
 def test_weight_vectors_are_tenths_spread_from_the_scheme_on() -> None:
     balanced = np.full(4, 0.25)
     vectors = spread_vectors(balanced, 20)

@@ -26,7 +26,7 @@ class Nsga2(PlanSearch):
     """Non-dominated sorting with crowding; as many generations as the call budget allows."""
 
     name: str = "nsga2"
-    population: int = Field(16, ge=4, le=1000)
+    population: int = Field(16, ge=13, le=1000)
     crossover: float = Field(0.9, ge=0, le=1, description="chance of a pair of parents")
     crossover_eta: float = Field(15.0, gt=0)
     mutation_eta: float = Field(20.0, gt=0)

@@ -6,8 +6,11 @@ reference-point-based nondominated sorting approach, part I; through pymoo.
 
 from __future__ import annotations
 
+import math
+from typing import Self
+
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from marlin.fleet.contract import OBJECTIVES
@@ -23,6 +26,16 @@ class Nsga3(PlanSearch):
     crossover: float = Field(1.0, ge=0, le=1, description="chance of a pair of parents")
     crossover_eta: float = Field(30.0, gt=0)
     mutation_eta: float = Field(20.0, gt=0)
+
+    @model_validator(mode="after")
+    def _has_a_plan_for_each_direction(self) -> Self:
+        directions = math.comb(self.partitions + len(OBJECTIVES) - 1, len(OBJECTIVES) - 1)
+        if directions > self.population:
+            raise ValueError(
+                f"population={self.population} is less than the {directions} directions that "
+                f"partitions={self.partitions} makes"
+            )
+        return self
 
     def search(self, trials: Trials, start: np.ndarray) -> np.ndarray:
         """See `PlanSearch.search`."""

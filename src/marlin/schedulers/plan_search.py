@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,7 +65,7 @@ class PlanSearch(Scheduler):
     makes everything else look fast would weigh next to nothing.
     """
 
-    population: int = Field(20, ge=4, le=1000)
+    population: int = Field(20, ge=13, le=1000, description="12 known plans and what was best")
 
     def variants(self) -> tuple[str, ...]:
         """Balanced first, then one an objective: all search alike and differ in what they pick."""
@@ -102,9 +103,9 @@ class PlanSearch(Scheduler):
             self._scale = trials.sizes[0][0]
         return self._scale
 
+    @abstractmethod
     def search(self, trials: Trials, start: np.ndarray) -> np.ndarray:
         """Try plans from the start set [P, N] on; returns what the next epoch starts with."""
-        raise NotImplementedError
 
     def decode(self, observation: Observation, genes: np.ndarray) -> Plan:
         """Plans from genes; see `encoding.decode`."""
