@@ -313,7 +313,7 @@ def read_bounds(results_dir: Path) -> pd.DataFrame:
     if not paths:
         raise UserError(f"{results_dir / 'bounds'} holds no bounds: run the suite's bounds first")
     frame = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
-    frame = frame[frame["ablation"] == NO_ABLATION]
+    frame = frame.loc[frame["ablation"] == NO_ABLATION, list(BOUNDS.columns)]
     return check(frame, BOUNDS, results_dir / "bounds")
 
 
