@@ -7,6 +7,7 @@ K classes of work; a pool is a site and a node type, P = D G; C classes of reque
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import OptimizeResult, linprog
@@ -71,27 +72,24 @@ def least_energy(day: Day, factor: np.ndarray, unserved_share: float = 0.0) -> n
     limit = np.full(cost.size + 2 * count, np.inf)
     limit[-count:] = np.inf if unserved_share else 0.0
     found = _solved(
-        linprog(
-            np.concatenate([cost.ravel() / (cost.max() or 1.0), np.zeros(2 * count)]),
-            A_ub=vstack(
-                [
-                    hstack([-done, -later, -eye_array(count)]),
-                    hstack([full, coo_array((epochs * pools, 2 * count))]),
-                    hstack([-left, eye_array(count), coo_array((count, count))]),
-                    hstack([none, coo_array(weight[None])]),
-                ]
-            ),
-            b_ub=np.concatenate(
-                [
-                    -demand,
-                    day.nodes.ravel(),
-                    day.carried.ravel() / size,
-                    [unserved_share * float(demand @ weight)],
-                ]
-            ),
-            bounds=np.stack([np.zeros_like(limit), limit], axis=1),
-            method="highs",
-        )
+        np.concatenate([cost.ravel() / (cost.max() or 1.0), np.zeros(2 * count)]),
+        A_eq=hstack([done, later, eye_array(count)]),
+        b_eq=demand,
+        A_ub=vstack(
+            [
+                hstack([full, coo_array((epochs * pools, 2 * count))]),
+                hstack([-left, eye_array(count), coo_array((count, count))]),
+                hstack([none, coo_array(weight[None])]),
+            ]
+        ),
+        b_ub=np.concatenate(
+            [
+                day.nodes.ravel(),
+                day.carried.ravel() / size,
+                [unserved_share * float(demand @ weight)],
+            ]
+        ),
+        bounds=np.stack([np.zeros_like(limit), limit], axis=1),
     )
     return found.x[: cost.size].reshape(cost.shape)
 
@@ -107,25 +105,25 @@ def least_routes(
     whole, filled = share_rows(load)
     gain = cost - outside[:, None]
     found = _solved(
-        linprog(
-            gain.ravel() / (np.abs(gain).mean() or 1.0),
-            A_ub=vstack([whole, filled]),
-            b_ub=np.concatenate([np.ones(len(cost)), room]),
-            method="highs",
-        )
+        gain.ravel() / (np.abs(gain).mean() or 1.0),
+        A_ub=vstack([whole, filled]),
+        b_ub=np.concatenate([np.ones(len(cost)), room]),
     )
     return found.x.reshape(cost.shape)
 
 
-def _solved(result: OptimizeResult) -> OptimizeResult:
-    if result.status == INFEASIBLE:
-        raise UserError(
-            "bounds: the fleet cannot serve all of the day's demand, so there is no least energy "
-            "without drops: lower workload.peak_utilisation, or allow a share to be unserved"
-        )
-    if not result.success:
-        raise RuntimeError(f"the program of a bound was not solved: {result.message}")
-    return result
+def _solved(cost: np.ndarray, **constraints: Any) -> OptimizeResult:
+    """The solution of a linear program: by simplex, where that gives up by interior points."""
+    for method in ("highs-ds", "highs-ipm"):
+        found = linprog(cost, method=method, **constraints)
+        if found.success:
+            return found
+        if found.status == INFEASIBLE:
+            raise UserError(
+                "bounds: the fleet cannot serve all of the day's demand, so there is no least "
+                "energy without drops: lower workload.peak_utilisation, or let a share be unserved"
+            )
+    raise RuntimeError(f"the program of a bound was not solved: {found.message}")
 
 
 def lowered(value: float) -> float:
