@@ -17,19 +17,17 @@ from marlin.bounds.__main__ import bounds
 from marlin.bounds.judges import fluid_bound, fluid_day, replay_bound, replay_day
 from marlin.bounds.requests import asked, expected, mean_context_tokens, replay_work, single
 from marlin.bounds.targets import ALONE, TARGETS, gap_closed, target_value
-from marlin.bounds.work import fluid_work
-from marlin.config import InputsConfig
-from marlin.data import prepare
+from marlin.bounds.work import MARGIN, fluid_work
 from marlin.errors import UserError
-from marlin.files import write_parquet
 from marlin.fleet.contract import Inputs, Plan, row
 from marlin.fleet.power_down import sized_plan
 from marlin.fleet.replay import replay
 from marlin.fleet.simulator import step
-from marlin.fleet.world import World, build_world, chosen_profiles
-from marlin.serving.profiles import ServingProfile, to_frame
+from marlin.fleet.world import World, build_epochs, build_world, chosen_profiles
+from marlin.serving.profiles import ServingProfile
 from marlin.serving.replay.cluster import STEP_TOKENS
 from marlin.serving.replay.requests import Requests, requests
+from marlin.task import Task, forecast_inputs
 
 SIZES = st.tuples(
     st.integers(2, 5), st.integers(1, 2), st.integers(1, 2), st.integers(1, 3), st.integers(1, 3)
@@ -252,8 +250,8 @@ def plain_world(origins: int = 1) -> World:
         node_rate_per_s=np.full((1, 1, 1), 8.0),
         replicas_per_node=8.0 * each, gpus_per_replica=each,
         prefill_s=np.full((1, 1, 1), 0.5), work_s=np.ones((1, 1, 1)),
-        decode_d0_s=0.01 * each, decode_slope_s=np.full((1, 1, 1), 1e-4),
-        output_tokens=100.0 * one, slots=np.full((1, 1, 1), 2.04),
+        decode_d0_s=0.1 * each, decode_slope_s=np.full((1, 1, 1), 1e-4),
+        output_tokens=100.0 * one, slots=np.full((1, 1, 1), 1000.0 / 49.0),
         gpu_context_w=100.0 * one, gpu_tdp_w=400.0 * one,
         gpu_w_per_tb_per_s=1e9 * each, gpu_w_per_tflop_per_s=1e9 * each,
         gpus=8.0 * one, base_idle_w=900.0 * one, base_full_w=1800.0 * one, off_w=25.0 * one,
@@ -297,14 +295,29 @@ def test_the_cheap_site_is_filled_first_and_what_rests_is_paid_too() -> None:
 
 def test_the_near_site_takes_what_it_can() -> None:
     world = plain_world()
-    rtt_s = np.array([[0.1, 0.3]])
-    world = replace(world, constants=replace(world.constants, rtt_s=rtt_s))
+    constants = replace(world.constants, rtt_s=np.array([[0.1, 0.3]]))
+    constants = replace(constants, decode_d0_s=1e-9 * constants.decode_d0_s)
+    world = replace(world, constants=constants)
     truth = plain_truth(world, [40.0, 120.0], (1.0, 1.0))
     day = fluid_day(world, fluid_work(world), truth)
     bound = fluid_bound(world, day, truth, TARGETS["ttft"], np.ones(4))
     # Prefill takes 0.5 s; near ones number 40 and 80 a second, 40 have to go far.
-    assert bound.value == pytest.approx((120 * 0.6 + 40 * 0.8) / 160, rel=1e-5)
+    on_paper_s = (120 * 0.6 + 40 * 0.8) / 160
+    assert on_paper_s * (1.0 - 2 * MARGIN) <= bound.value <= on_paper_s
     assert bound.objectives[0] == pytest.approx(bound.value, rel=1e-5)
+
+
+def test_latency_grows_with_load_as_in_the_fluid_model() -> None:
+    world = plain_world()
+    constants = replace(world.constants, rtt_s=np.zeros((1, 2)), nodes=np.full((2, 1), 500.0))
+    world = replace(world, constants=constants)
+    plan = Plan(np.full((1, 1, 1, 1, 2), 0.5), np.ones((1, 2, 1)))
+    for load in (0.05, 0.3, 0.6, 0.9):
+        truth = plain_truth(world, [8000.0 * load], (1.0, 1.0))
+        day = fluid_day(world, fluid_work(world), truth)
+        bound = fluid_bound(world, day, truth, TARGETS["ttft"], np.ones(4)).value
+        _, outcome = step(world, world.idle_state(1), plan, truth)
+        assert bound <= outcome.ttft_s[0] <= 1.03 * bound
 
 
 def test_a_negative_price_counts_all_that_could_be_drawn() -> None:
@@ -421,15 +434,12 @@ def test_nothing_closes_more_than_the_gap(bound, above, higher) -> None:
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """What the stage writes for the made-up scenario."""
-    folder = tmp_path_factory.mktemp("bounds")
-    prepare.write(synthetic.scenario(), folder / "scenario.nc")
-    write_parquet(folder / "profiles.parquet", to_frame(synthetic.profiles()))
-    paths = InputsConfig(
-        scenario=str(folder / "scenario.nc"), profiles=str(folder / "profiles.parquet")
-    )
-    return bounds(synthetic.run_config().model_copy(update={"inputs": paths}))
+def table() -> pd.DataFrame:
+    """What the stage makes of the made-up scenario."""
+    epochs = build_epochs(synthetic.scenario(), RUN, SMALL)
+    task = Task(RUN, SMALL, epochs, forecast_inputs(RUN, epochs, 96, 0))
+    edges = synthetic.scenario()["prompt_tokens_quantile"].to_numpy()
+    return bounds(task, PROFILES, 0.5 * (edges[:, 1:] + edges[:, :-1]))
 
 
 def test_the_stage_gives_every_target_under_every_judge(table: pd.DataFrame) -> None:
@@ -448,5 +458,5 @@ def test_what_can_be_reached_is_above_the_bound_and_not_far(table: pd.DataFrame)
     assert (left.abs() < 1e-9).all()
     for kind in ("mpc_perfect", "best_static", "weighted_round_robin"):
         assert (fluid[kind] >= fluid["bound"]).all(), kind
-    nearest = fluid[["mpc_perfect", "best_static"]].min(axis=1)
-    assert (nearest.loc[["carbon", "water", "cost"]] < 1.3 * fluid["bound"]).all()
+    nearest = (fluid[["mpc_perfect", "best_static"]].min(axis=1) / fluid["bound"]).to_dict()
+    assert max(nearest[name] for name in ("carbon", "water", "cost")) < 1.35

@@ -99,19 +99,12 @@ def make_case(
     )
 
 
-def bounds(run: RunConfig) -> pd.DataFrame:
-    """The table of the stage for the test days of a run."""
-    from marlin.data.prepare import read
-
-    ready = inputs.ready(run)
-    task = load_task(run, ready.scenario, ready.profiles, noise_seed=run.seed)
-    chosen = chosen_profiles(run.fleet, run.serving, serving.load(ready.profiles))
-    edges = read(ready.scenario)["prompt_tokens_quantile"].to_numpy().astype(float)
-    lengths = 0.5 * (edges[:, 1:] + edges[:, :-1])
-    work, starts = fluid_work(task.world), task.test_days()
+def bounds(task: Task, chosen: list[list[ServingProfile]], lengths: np.ndarray) -> pd.DataFrame:
+    """The table of the stage; `chosen` [G][M] as of `chosen_profiles`, `lengths` as above."""
+    run, work, starts = task.run, fluid_work(task.world), task.test_days()
     rows = []
-    bar = tqdm(total=len(starts) * len(TARGETS), unit="target", disable=not sys.stderr.isatty())
-    with bar:
+    count = len(starts) * len(TARGETS)
+    with tqdm(total=count, unit="target", disable=not sys.stderr.isatty()) as bar:
         for start in starts:
             case = make_case(task, work, chosen, lengths, start)
             identity = {"scenario": run.scenario.name, "ablation": run.ablation}
@@ -120,6 +113,17 @@ def bounds(run: RunConfig) -> pd.DataFrame:
                 rows += [identity | row for row in case.rows(target)]
                 bar.update()
     return pd.DataFrame(rows)
+
+
+def bounds_of(run: RunConfig) -> pd.DataFrame:
+    """The table of a run, from its scenario and profiles."""
+    from marlin.data.prepare import read
+
+    ready = inputs.ready(run)
+    task = load_task(run, ready.scenario, ready.profiles, noise_seed=run.seed)
+    chosen = chosen_profiles(run.fleet, run.serving, serving.load(ready.profiles))
+    edges = read(ready.scenario)["prompt_tokens_quantile"].to_numpy().astype(float)
+    return bounds(task, chosen, 0.5 * (edges[:, 1:] + edges[:, :-1]))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -133,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with guard():
         paths = InputsConfig(scenario=given.scenario, profiles=given.profiles)
         run = compose.compose(given.overrides).model_copy(update={"inputs": paths})
-        table = bounds(run)
+        table = bounds_of(run)
         write_parquet(given.output, table)
         print(f"bounds of {table['day'].nunique()} days: {given.output}")
 

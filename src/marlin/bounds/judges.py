@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from marlin.bounds.programs import Day, least_energy, least_routes, lowered
+from marlin.bounds.programs import Day, least_energy, lowered
 from marlin.bounds.requests import Asked
+from marlin.bounds.routes import Routes
 from marlin.bounds.work import Work
 from marlin.fleet.contract import Inputs
 from marlin.fleet.world import World
@@ -95,15 +96,12 @@ def fluid_bound(
     share = weights / scale
     factor = np.tensordot(share[1:], day.it_factors, 1)
     if weights[0] == 0.0:
-        used = least_energy(day, factor, unserved_share)
-        return _bound(day, factor, share, used, np.nan)
-    routes = Routes.of(world, truth)
-    used, total_s = np.zeros((*day.nodes.shape, day.demand_per_s.shape[1])), 0.0
-    for t in range(len(day.nodes)):
-        chosen = routes.cheapest(day, t, share[0], factor[t])
-        used[t] = routes.used(day, t, chosen)
-        total_s += routes.seconds(t, chosen)
-    return _bound(day, factor, share, used, total_s / routes.requests)
+        return _bound(day, factor, share, least_energy(day, factor, unserved_share), np.nan)
+    routes = Routes.of(world, day, truth)
+    outside = share[0] / routes.requests * routes.outside_s
+    found = [routes.least(t, share[0], factor[t], outside) for t in range(len(factor))]
+    ttft_s = sum(epoch.ttft_s for epoch in found) / routes.requests
+    return _bound(day, factor, share, np.stack([epoch.drawn_w for epoch in found]), ttft_s)
 
 
 def replay_bound(day: Day, given: Asked, weights: np.ndarray, scale: np.ndarray) -> Bound:
@@ -113,84 +111,17 @@ def replay_bound(day: Day, given: Asked, weights: np.ndarray, scale: np.ndarray)
     """
     share = weights / scale
     factor = np.tensordot(share[1:], day.it_factors, 1)
-    used = np.zeros((*day.nodes.shape, day.demand_per_s.shape[1]))
-    if share[1:].any():
-        used = least_energy(day, factor)
-    return _bound(day, factor, share, used, given.latency_s.sum() / given.arrived.sum())
+    drawn_w = least_energy(day, factor) if share[1:].any() else 0.0 * factor
+    return _bound(day, factor, share, drawn_w, given.latency_s.sum() / given.arrived.sum())
 
 
 def _bound(
-    day: Day, factor: np.ndarray, share: np.ndarray, used: np.ndarray, ttft_s: float
+    day: Day, factor: np.ndarray, share: np.ndarray, drawn_w: np.ndarray, ttft_s: float
 ) -> Bound:
     """The bound that a solution gives."""
-    it_kwh = day.it_kwh(factor, used)
+    it_kwh = day.it_kwh(factor, drawn_w)
     value = float((factor * it_kwh).sum())
     if share[0]:
         value += share[0] * ttft_s
     energy = (day.it_factors * it_kwh).sum(axis=(1, 2))
     return Bound(lowered(value), np.array([ttft_s, *energy]))
-
-
-@dataclass(frozen=True)
-class Routes:
-    """Requests of a day by class, C = O M S, and how soon a pool can begin them at best."""
-
-    amount: np.ndarray  # [T, C] requests of an epoch
-    latency_s: np.ndarray  # [C, P]
-    outside_s: float  # what a request counts with, at least, that its epoch does not serve
-
-    @property
-    def requests(self) -> float:
-        """Of the whole day."""
-        return float(self.amount.sum())
-
-    @staticmethod
-    def of(world: World, truth: Inputs) -> Routes:
-        """Round trip, own prefill, tokens that are awaited at the speed of an empty replica."""
-        constants = world.constants
-        origins, models, services = world.class_shape
-        first_s = constants.prefill_s + constants.awaited_tokens * constants.decode_d0_s[..., None]
-        shape = (origins, models, services, len(world.sites), len(world.node_types))
-        latency_s = np.broadcast_to(
-            constants.rtt_s[:, None, None, :, None] + np.moveaxis(first_s, 0, -1)[:, :, None, :],
-            shape,
-        ).reshape(origins * models * services, -1)
-        outside_s = min(world.patience_s, 0.5 * world.epoch_s)
-        rate = truth.arrival_rate_per_s
-        amount = rate.reshape(len(rate), -1) * world.epoch_s
-        return Routes(amount, np.minimum(latency_s, outside_s), outside_s)
-
-    def loads(self, day: Day, t: int) -> np.ndarray:
-        """Nodes that the whole of a class would keep at work in a pool, [C, P]."""
-        repeats = len(self.latency_s) // day.work.per_node_s.shape[1]
-        per_node_s = np.tile(day.work.per_node_s.T, (repeats, day.nodes.shape[1]))
-        return self.amount[t][:, None] / day.epoch_s / per_node_s
-
-    def costs(self, day: Day, t: int, per_s: float, factor: np.ndarray) -> np.ndarray:
-        """Cost [C, P] of the whole of a class in a pool in epoch t.
-
-        It is `per_s` x what it adds to the day's mean TTFT, + `factor` [D] x its IT energy.
-        """
-        node_h = factor.clip(min=0.0)[:, None, None] * day.work.work_w * day.kwh_per_w
-        by_class = node_h.reshape(-1, node_h.shape[-1]).T  # [K, P]
-        load = self.loads(day, t)
-        repeats = len(load) // len(by_class)
-        waited = per_s / self.requests * self.amount[t][:, None] * self.latency_s
-        return waited + load * np.tile(by_class, (repeats, 1))
-
-    def cheapest(self, day: Day, t: int, per_s: float, factor: np.ndarray) -> np.ndarray:
-        """Shares [C, P] of epoch t at the least cost; what is left is served by no pool in it."""
-        outside = per_s / self.requests * self.amount[t] * self.outside_s
-        cost = self.costs(day, t, per_s, factor)
-        return least_routes(cost, self.loads(day, t), day.nodes[t].ravel(), outside)
-
-    def used(self, day: Day, t: int, shares: np.ndarray) -> np.ndarray:
-        """Nodes at work [D, G, K] under shares [C, P]."""
-        classes = day.demand_per_s.shape[1]
-        nodes = (shares * self.loads(day, t)).reshape(-1, classes, shares.shape[1]).sum(axis=0)
-        return nodes.T.reshape(*day.nodes.shape[1:], classes)
-
-    def seconds(self, t: int, shares: np.ndarray) -> float:
-        """TTFT of all requests of epoch t together under shares [C, P]."""
-        inside = (shares * self.latency_s).sum(axis=1) + (1.0 - shares.sum(axis=1)) * self.outside_s
-        return float(self.amount[t] @ inside)

@@ -1,12 +1,13 @@
-"""The linear programs of the bounds: energy over a whole day, routes of one epoch.
+"""The linear program of energy over a day, and what it shares with that of routes.
 
-What makes their values lower bounds is in docs/bounds.md. Axes: T epochs, D sites, G node types,
+What makes its value a lower bound is in docs/bounds.md. Axes: T epochs, D sites, G node types,
 K classes of work; a pool is a site and a node type, P = D G; C classes of requests.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import OptimizeResult, linprog
@@ -15,7 +16,6 @@ from scipy.sparse import coo_array, csr_array, diags_array, eye_array, hstack, k
 from marlin.bounds.work import Work
 from marlin.errors import UserError
 from marlin.fleet.simulator import JOULES_PER_KWH
-from marlin.schedulers.transport import share_rows
 
 INFEASIBLE = 2  # status of scipy
 TOLERANCE = 1e-6  # relative: what HiGHS may be off by, and more; taken off every bound
@@ -40,17 +40,17 @@ class Day:
         """Energy of an epoch at one watt."""
         return self.epoch_s / JOULES_PER_KWH
 
-    def it_kwh(self, factor: np.ndarray, used: np.ndarray) -> np.ndarray:
+    def it_kwh(self, factor: np.ndarray, drawn_w: np.ndarray) -> np.ndarray:
         """IT energy [T, D] that bounds `factor` [T, D] times energy from below.
 
-        `used` [T, D, G, K] nodes at work. Where the factor is negative, it is the most there is.
+        `drawn_w` [T, D] is above the floor. Where the factor is negative, it is the most there is.
         """
-        least_w = self.floor_w + (used * self.work.work_w).sum(axis=(2, 3))
+        least_w = self.floor_w + drawn_w
         return self.kwh_per_w * np.where(factor < 0.0, self.ceiling_w, least_w)
 
 
 def least_energy(day: Day, factor: np.ndarray, unserved_share: float = 0.0) -> np.ndarray:
-    """Nodes at work [T, D, G, K] that do all work at the least `factor` [T, D] times energy.
+    """Power above the floor [T, D] that does all work at the least `factor` [T, D] times energy.
 
     Work may be left to the next epoch within what `day` says; a share of the day's units, of all
     classes together, need not be done.
@@ -70,62 +70,42 @@ def least_energy(day: Day, factor: np.ndarray, unserved_share: float = 0.0) -> n
     none = coo_array((1, cost.size + count))
     limit = np.full(cost.size + 2 * count, np.inf)
     limit[-count:] = np.inf if unserved_share else 0.0
-    found = _solved(
-        linprog(
-            np.concatenate([cost.ravel() / (cost.max() or 1.0), np.zeros(2 * count)]),
-            A_ub=vstack(
-                [
-                    hstack([-done, -later, -eye_array(count)]),
-                    hstack([full, coo_array((epochs * pools, 2 * count))]),
-                    hstack([-left, eye_array(count), coo_array((count, count))]),
-                    hstack([none, coo_array(weight[None])]),
-                ]
-            ),
-            b_ub=np.concatenate(
-                [
-                    -demand,
-                    day.nodes.ravel(),
-                    day.carried.ravel() / size,
-                    [unserved_share * float(demand @ weight)],
-                ]
-            ),
-            bounds=np.stack([np.zeros_like(limit), limit], axis=1),
-            method="highs",
-        )
+    found = solved(
+        np.concatenate([cost.ravel() / (cost.max() or 1.0), np.zeros(2 * count)]),
+        A_eq=hstack([done, later, eye_array(count)]),
+        b_eq=demand,
+        A_ub=vstack(
+            [
+                hstack([full, coo_array((epochs * pools, 2 * count))]),
+                hstack([-left, eye_array(count), coo_array((count, count))]),
+                hstack([none, coo_array(weight[None])]),
+            ]
+        ),
+        b_ub=np.concatenate(
+            [
+                day.nodes.ravel(),
+                day.carried.ravel() / size,
+                [unserved_share * float(demand @ weight)],
+            ]
+        ),
+        bounds=np.stack([np.zeros_like(limit), limit], axis=1),
     )
-    return found.x[: cost.size].reshape(cost.shape)
+    used = found.x[: cost.size].reshape(cost.shape)
+    return (used * day.work.work_w).sum(axis=(2, 3))
 
 
-def least_routes(
-    cost: np.ndarray, load: np.ndarray, room: np.ndarray, outside: np.ndarray
-) -> np.ndarray:
-    """Shares [C, P] of each class in each pool at the least cost; what is left is outside.
-
-    `cost` and `load` [C, P] are of the whole of a class in a pool, `room` [P] the load that a pool
-    takes, `outside` [C] the cost of the whole of a class that is sent to none.
-    """
-    whole, filled = share_rows(load)
-    gain = cost - outside[:, None]
-    found = _solved(
-        linprog(
-            gain.ravel() / (np.abs(gain).mean() or 1.0),
-            A_ub=vstack([whole, filled]),
-            b_ub=np.concatenate([np.ones(len(cost)), room]),
-            method="highs",
-        )
-    )
-    return found.x.reshape(cost.shape)
-
-
-def _solved(result: OptimizeResult) -> OptimizeResult:
-    if result.status == INFEASIBLE:
-        raise UserError(
-            "bounds: the fleet cannot serve all of the day's demand, so there is no least energy "
-            "without drops: lower workload.peak_utilisation, or allow a share to be unserved"
-        )
-    if not result.success:
-        raise RuntimeError(f"the program of a bound was not solved: {result.message}")
-    return result
+def solved(cost: np.ndarray, **constraints: Any) -> OptimizeResult:
+    """The solution of a linear program: by simplex, where that gives up by interior points."""
+    for method in ("highs-ds", "highs-ipm"):
+        found = linprog(cost, method=method, **constraints)
+        if found.success:
+            return found
+        if found.status == INFEASIBLE:
+            raise UserError(
+                "bounds: the fleet cannot serve all of the day's demand, so there is no least "
+                "energy without drops: lower workload.peak_utilisation, or let a share be unserved"
+            )
+    raise RuntimeError(f"the program of a bound was not solved: {found.message}")
 
 
 def lowered(value: float) -> float:

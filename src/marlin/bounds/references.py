@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from marlin.bounds.judges import Routes, fluid_day
-from marlin.bounds.programs import Day, least_routes
+from marlin.bounds.judges import fluid_day
+from marlin.bounds.programs import Day
+from marlin.bounds.routes import Routes
 from marlin.fleet.contract import Inputs, Outcome, Plan, convert, repeat, row
 from marlin.fleet.power_down import sized_plan
 from marlin.fleet.simulator import step
@@ -21,7 +22,7 @@ from marlin.fleet.world import World
 LOADS = np.array([0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98])  # of nodes that are on
 FILLS = (0.4, 0.6, 0.85)  # of sites by the mean demand of a day
 TIE = 1e-6  # weight of TTFT, beside energy, that decides between routes that cost the same
-LEFT_OUT = 100.0  # times its dearest pool: cost of a class that finds no room
+LEFT_OUT = 100.0  # times the dearest epoch there could be, shared out: cost of finding no room
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,12 @@ def mpc_perfect(
     """
     share, total = weights / scale, truth.arrival_rate_per_s.sum()
     factor = np.tensordot(share[1:], day.it_factors, 1)
-    routes = Routes.of(world, truth)
+    routes = Routes.of(world, day, truth)
     state, outcomes, last = world.idle_state(1), [], None
     for t in range(len(factor)):
         now = row(truth, slice(t, t + 1))
         part = now.arrival_rate_per_s.sum() / total
-        best = _routing(world, day, routes, t, share[0], factor[t], world.utilisation_ceiling)
+        best = _routing(world, routes, t, share[0], factor[t], world.utilisation_ceiling)
         last = best if last is None else last
         tried = np.stack([best, last, 0.5 * (best + last)])
         plans = _sized(world, tried, now, factor[t], state.nodes_on)
@@ -74,12 +75,11 @@ def best_static(
     """
     share = weights / scale
     mean = convert(truth, lambda values: values.mean(axis=0, keepdims=True))
-    mean_day, routes = fluid_day(world, day.work, mean), Routes.of(world, mean)
+    mean_day = fluid_day(world, day.work, mean)
+    routes = Routes.of(world, mean_day, mean)
     mean_factor = np.tensordot(share[1:], mean_day.it_factors, 1)[0]
     part = share[0] / len(truth.arrival_rate_per_s)
-    splits = np.stack(
-        [_routing(world, mean_day, routes, 0, part, mean_factor, fill) for fill in FILLS]
-    )
+    splits = np.stack([_routing(world, routes, 0, part, mean_factor, fill) for fill in FILLS])
     factor = np.tensordot(share[1:], day.it_factors, 1)
     state, outcomes = world.idle_state(2 * len(FILLS) * len(LOADS)), []
     for t in range(len(factor)):
@@ -98,23 +98,17 @@ def _least(score: np.ndarray, unserved_share: np.ndarray) -> int:
 
 
 def _routing(
-    world: World,
-    day: Day,
-    routes: Routes,
-    t: int,
-    per_s: float,
-    factor: np.ndarray,
-    filled: float,
+    world: World, routes: Routes, t: int, per_s: float, factor: np.ndarray, filled: float
 ) -> np.ndarray:
     """Routing [O, M, S, D] of the least routes of epoch t; what finds no room goes by capacity."""
-    size = np.abs(factor).max() * day.kwh_per_w * day.work.most_w.max() * day.nodes[t].sum()
-    cost, load = routes.costs(day, t, max(per_s, TIE * size), factor), routes.loads(day, t)
-    dearest = LEFT_OUT * cost.max(axis=1)
-    shares = least_routes(cost, load, filled * day.nodes[t].ravel(), dearest)
-    by_site = shares.reshape(len(shares), -1, day.nodes.shape[2]).sum(axis=2)
-    open_nodes = day.nodes[t].sum(axis=1) + TINY
-    by_site += (1.0 - by_site.sum(axis=1, keepdims=True)).clip(min=0.0) * open_nodes
-    by_site = by_site.clip(min=0.0)
+    day = routes.day
+    nodes = day.nodes[t].sum(axis=1)
+    dearest = np.abs(factor).max() * day.kwh_per_w * day.work.most_w.max() * nodes.sum()
+    per_s = max(per_s, TIE * dearest)
+    outside = LEFT_OUT * (dearest + per_s) / routes.amount[t].sum().clip(min=TINY)
+    shares = routes.least(t, per_s, factor, outside, filled).shares.clip(min=0.0)
+    by_site = shares.reshape(len(shares), len(nodes), -1).sum(axis=2)
+    by_site += (1.0 - by_site.sum(axis=1, keepdims=True)).clip(min=0.0) * (nodes + TINY)
     by_site /= by_site.sum(axis=1, keepdims=True)
     return by_site.reshape(*world.class_shape, -1)
 

@@ -107,11 +107,13 @@ def replay_work(
     standing_w = constants.gpus * constants.gpu_context_w + constants.base_full_w
     rest_w = least_draw_w(world)
     work_w = (standing_w - rest_w)[:, None, None] + dynamic_j / node_s
+    kept_w = constants.gpus * constants.gpu_context_w + constants.base_idle_w - rest_w
     return Work(
-        (1.0 / node_s).reshape(len(node_s), -1),
-        work_w.reshape(len(node_s), -1),
-        rest_w,
-        most_draw_w(world),
+        per_node_s=(1.0 / node_s).reshape(len(node_s), -1),
+        work_w=work_w.reshape(len(node_s), -1),
+        kept_w=kept_w,
+        rest_w=rest_w,
+        most_w=most_draw_w(world),
     )
 
 

@@ -124,4 +124,5 @@ def fresh_where(moved: np.ndarray, state: State, fresh: State) -> State:
     return State(
         backlog=np.where(rows[..., None], fresh.backlog, state.backlog),
         nodes_on=np.where(rows, fresh.nodes_on, state.nodes_on),
+        loaded=np.where(rows[..., None], fresh.loaded, state.loaded),
     )
