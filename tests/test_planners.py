@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from conftest import CONF, read_section
 from fleets import random_inputs, random_world
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,6 +36,7 @@ from marlin.schedulers.splitwise import (
 )  # fmt: skip
 from marlin.schedulers.transport import SLACK_COST
 from marlin.schedulers.ttft_greedy import TtftGreedy
+from marlin.task import make_scheduler
 
 DAY = TASK.test_days()[0]
 UNITS = np.array([1.0, 1e3, 1.0, 1e3])  # of kWh times factors in the units of objectives
@@ -518,3 +520,28 @@ def test_every_simulated_plan_is_counted() -> None:
     assert observation.budget.left == 64 - len(TARGETS)
     with pytest.raises(UserError, match=rf"asked for {2 * len(TARGETS)} simulated plans .* is 10"):
         plan.plan(replace(observation, budget=Budget(10, used=len(TARGETS))))
+
+
+# Their pages.
+
+PAGES = {
+    "carbon_greedy": "greedy", "water_greedy": "greedy", "cost_greedy": "greedy",
+    "weighted_greedy": "greedy", "casper": "casper", "dynamollm": "dynamollm", "helix": "helix",
+    "helix_as_run": "helix", "jsq": "jsq", "mpc": "mpc", "nearest": "nearest",
+    "perllm": "perllm", "perllm_as_run": "perllm", "round_robin": "round_robin",
+    "splitwise": "splitwise", "splitwise_as_run": "splitwise", "ttft_greedy": "ttft_greedy",
+    "waterwise": "waterwise", "weighted_round_robin": "weighted_round_robin",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", PAGES)
+def test_a_page_has_every_parameter_of_the_scheduler_and_its_picture(method: str) -> None:
+    page = CONF.parent / "docs" / "schedulers" / f"{PAGES[method]}.md"
+    text = page.read_text(encoding="utf-8")
+    assert f"(../images/schedulers/{method}.png)" in text
+    run = TASK.run.model_copy(update={"method": read_section("method", method)})
+    scheduler = make_scheduler(run)
+    table = "\n".join(line for line in text.splitlines() if line.startswith("| `"))
+    for field in fields(scheduler):
+        if field.name != "name":
+            assert f"`{field.name}`" in table, field.name
