@@ -287,20 +287,20 @@ def test_tuning_scores_validation_days_alone_and_resumes(tmp_path, monkeypatch) 
 
     monkeypatch.setattr(tune, "load_run", lambda run: TASK)
     monkeypatch.setattr(tune, "run_day", spied)
-    arguments = ["method=carbon_greedy,weighted_round_robin", "trials=2"]
+    arguments = ["method=nearest,weighted_round_robin", "trials=2"]
     tune.tune(tmp_path, arguments)
     assert set(seen) == set(TASK.days(VALIDATION))
     path = tmp_path / "tuning.csv"
     whole = path.read_bytes()
     table = pd.read_csv(path)
     assert list(table.columns) == list(tune.COLUMNS)
-    assert table["method"].tolist() == ["carbon_greedy"] * 2 + ["weighted_round_robin"] * 2
+    assert table["method"].tolist() == ["nearest"] * 2 + ["weighted_round_robin"] * 2
     # The reference against itself.
     own = table[table["method"] == "weighted_round_robin"].iloc[0]
     assert own[list(tune.RATIOS.values())].tolist() == [1.0] * 4
-    greedy = table[table["method"] == "carbon_greedy"]
-    np.testing.assert_array_equal(greedy["score"], greedy["carbon_ratio"])
-    assert greedy.loc[greedy["chosen"], "score"].item() == greedy["score"].min()
+    nearest = table[table["method"] == "nearest"]
+    np.testing.assert_array_equal(nearest["score"], nearest["ttft_ratio"])
+    assert nearest.loc[nearest["chosen"], "score"].item() == nearest["score"].min()
     # Cut off after the first setting, the rest is done again and the file is the same.
     path.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
     seen.clear()

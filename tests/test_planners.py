@@ -489,7 +489,8 @@ def test_power_is_that_of_the_fullest_nodes_that_leave_nobody_waiting() -> None:
     scheduler = GREEDY["carbon"]
     warm = two_sites(0.5)
     assert scheduler.plan(warm).power[0, 1, 0] == pytest.approx(0.5 / 0.95)
-    cold = replace(warm, state=replace(warm.state, nodes_on=np.array([[[20.0], [0.0]]])))
+    on = np.array([[[20.0], [0.0]]])
+    cold = replace(warm, state=replace(warm.state, nodes_on=on, loaded=on[..., None]))
     late = warm.world.constants.cold_s[0] / 900.0
     level = scheduler.plan(replace(cold, budget=Budget(64))).power[0, 1, 0]
     assert level * (1 - late) >= 0.5  # new nodes serve from when they have booted
