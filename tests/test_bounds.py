@@ -13,6 +13,7 @@ import synthetic
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from marlin import compose, inputs, plan
 from marlin.bounds.__main__ import bounds
 from marlin.bounds.judges import fluid_bound, fluid_day, replay_bound, replay_day
 from marlin.bounds.requests import asked, expected, mean_context_tokens, replay_work, single
@@ -159,12 +160,12 @@ def assert_replay_does_not_beat(seed: int, count: int, outage: float, kind: str)
     index = np.arange(EPOCHS)
     day_factors = rng.uniform(0.0, 1.0, (EPOCHS, len(world.sites)))
     plans = [plan_of(kind, rng, world, row(truth, slice(t, t + 1)), day_factors[t]) for t in index]
-    plan = Plan(
+    chosen = Plan(
         np.concatenate([p.routing for p in plans]),
         np.concatenate([p.power for p in plans]).clip(max=1.0),
     )
     kept: list[pd.DataFrame] = []
-    found = replay(world, profiles, max_batch, plan, truth, [stream], keep=kept.append).summary
+    found = replay(world, profiles, max_batch, chosen, truth, [stream], keep=kept.append).summary
     table = pd.concat(kept).sort_values("request")
     finish_s = table["arrival_s"] + table["e2e_s"].fillna(0.0)
     late = finish_s // world.epoch_s > table["arrival_s"] // world.epoch_s + 1
@@ -460,3 +461,19 @@ def test_what_can_be_reached_is_above_the_bound_and_not_far(table: pd.DataFrame)
         assert (fluid[kind] >= fluid["bound"]).all(), kind
     nearest = (fluid[["mpc_perfect", "best_static"]].min(axis=1) / fluid["bound"]).to_dict()
     assert max(nearest[name] for name in ("carbon", "water", "cost")) < 1.35
+
+
+def test_methods_share_bounds() -> None:
+    made = plan.load("tiny")
+    assert set(made.bounds) == {cell.bounds_file for cell in made.cells} == {"fortnight"}
+    assert made.bounds["fortnight"].overrides == ("scenario=fortnight",)
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [("method=nearest", True), ("budget=paper", True), ("faults=stress", False),
+     ("serving.max_batch=64", False), ("physics=legacy", False)],
+)  # fmt: skip
+def test_bounds_depend_on_all_that_a_scheduler_does_not_choose(change: str, same: bool) -> None:
+    before = inputs.bounds_fingerprint(compose.compose([]))
+    assert (inputs.bounds_fingerprint(compose.compose([change])) == before) is same

@@ -26,6 +26,7 @@ ALLOWED = {
     "schedulers": {"fleet", "games", "serving"},
     "data": {"physics"},
     "envs": {"fleet", "games", "compose", "task"},
+    "bounds": {"fleet", "schedulers", "serving", "compose", "data", "evaluate", "inputs", "task"},
     "tracking": {"provenance"},
 }
 HEAVY = {
