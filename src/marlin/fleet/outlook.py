@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -33,6 +33,7 @@ class Outlook:
     long_season: int
     noise: Mapping[str, float]
     seed: int
+    _walk: tuple[int, int, Forecaster] | None = field(default=None, init=False, repr=False)
 
     def ahead(self, epoch: int, count: int) -> dict[str, Values]:
         """Forecast of `count` epochs from `epoch` on, [count, ...] by name.
@@ -73,9 +74,9 @@ class Outlook:
     def _at(self, epoch: int) -> Forecaster:
         """The forecaster that has seen all of the stretch before `epoch`."""
         start = next(s.start for s in self._stretches if s.start <= epoch < s.stop)
-        began, seen, forecaster = getattr(self, "_walk", (-1, 0, None))
-        if forecaster is None or began != start or seen > epoch:
-            seen, forecaster = start, Forecaster(self.season, self.long_season)
+        if self._walk is None or self._walk[0] != start or self._walk[1] > epoch:
+            self._walk = (start, start, Forecaster(self.season, self.long_season))
+        _, seen, forecaster = self._walk
         while seen < epoch:
             stop = min(seen + self.season, epoch)
             forecaster.consume(self._flat[seen:stop])
