@@ -19,6 +19,7 @@ ROUND_ROBIN = {"ttft_s": 0.42, "carbon_kg": 21_300.0, "water_l": 148_000.0, "cos
 # Mean of each objective relative to round robin, and how much a seed moves it.
 METHODS = {
     "round_robin": ((1.00, 1.00, 1.00, 1.00), 0.0),
+    "weighted_round_robin": ((1.00, 1.00, 1.00, 1.00), 0.0),
     "nearest": ((0.71, 1.03, 0.99, 1.02), 0.0),
     "carbon_greedy": ((1.62, 0.58, 0.93, 0.95), 0.0),
     "weighted_greedy": ((1.08, 0.74, 0.84, 0.81), 0.0),
@@ -176,6 +177,26 @@ def serving(results: Path) -> None:
     power_validation.table(None).to_csv(results / "serving/power.csv", index=False)
 
 
+BOUND = 0.3  # of round robin, of every objective
+
+
+def bounds(results: Path, days: int, scenario: str = "year") -> None:
+    """Bounds of both judges, and a reference point that is no bound."""
+    day = episodes("round_robin", 0, days, scenario)
+    rows = [
+        {
+            "scenario": scenario, "ablation": "none", "day": cell["day"], "judge": judge,
+            "target": name.split("_")[0], "kind": kind, "value": factor * cell[name],
+        }
+        for _, cell in day.iterrows()
+        for judge in ("fluid", "replay")
+        for kind, factor in (("bound", BOUND), ("best_static", 0.6))
+        for name in OBJECTIVES
+    ]  # fmt: skip
+    (results / "bounds").mkdir()
+    pd.DataFrame(rows).to_parquet(results / "bounds" / f"{scenario}.parquet", index=False)
+
+
 def sources(results: Path, kind: str, scenario: str = "year") -> None:
     """Data sources of one scenario."""
     entries = [
@@ -222,5 +243,6 @@ def write(results: Path, *, seeds: int = 3, days: int = 6, kind: str = "embedded
             curve.to_parquet(folder / "learning.parquet", index=False)
             (folder / "resolved.yaml").write_text(configuration)
     serving(results)
+    bounds(results, days)
     sources(results, kind)
     return results

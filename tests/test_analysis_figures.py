@@ -14,7 +14,7 @@ from matplotlib.legend import Legend
 from matplotlib.text import Text
 
 from marlin import inputs
-from marlin.analysis import figures, summary
+from marlin.analysis import behaviour, figures, plots, summary
 from marlin.analysis.collect import collect
 from marlin.analysis.plots import calibration, day, learning, pareto, power
 from marlin.analysis.plots.style import COLUMN_IN, PAGE_IN, method_style, style
@@ -153,3 +153,18 @@ def test_calibration_draws_its_points_beside_the_profiles(tmp_path: Path) -> Non
     assert picture == results / "serving" / "silicon.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert inputs.silicon_path(Path("mine.parquet")) == Path("mine-silicon.parquet")
+
+
+def test_behaviour_draws_every_method_and_no_variant(results: Path, tmp_path: Path) -> None:
+    paths = behaviour.build(results, tmp_path)
+    assert [path.stem for path in paths] == sorted(
+        {name for name in analysis_results.METHODS if not name.startswith("marlin_")}
+    )
+    epochs = pd.read_parquet(results / "epochs.parquet")
+    own = epochs[epochs["method"] == "nearest"].groupby("time")["requests_per_s"]
+    with style():
+        routed, on, ttft = plots.behaviour.draw(epochs, "nearest").axes
+    top = routed.collections[-1].get_paths()[0].vertices[:, 1].max()
+    assert top == pytest.approx(1e-3 * own.sum().max() / epochs["seed"].nunique())
+    assert on.get_title(loc="left") == "b  Nodes on"
+    assert [line.get_label() for line in ttft.lines] == ["Round robin", "Nearest"]

@@ -313,7 +313,7 @@ def test_sources_that_say_nothing_are_an_error(tmp_path: Path) -> None:
 
 def test_prose_numbers_count_what_is_there(results: Path) -> None:
     numbers = json.loads((results / "numbers.json").read_text(encoding="utf-8"))
-    assert (numbers["seeds"], numbers["days"], numbers["baseline_count"]) == ("3", "6", "five")
+    assert (numbers["seeds"], numbers["days"], numbers["baseline_count"]) == ("3", "6", "six")
     assert numbers["utilisation_percent"] == "38"
     assert numbers["setting"]["sites"] == "12"
     assert "serves 99.80\u00a0% of requests" in numbers["served_sentence"]
@@ -351,3 +351,33 @@ def test_variants_are_named_and_placed_after_their_method() -> None:
     assert order_methods(methods) == [
         "slit", "mpc", "mpc_ttft", "mpc_cost", "mine", "marlin", "marlin_ttft",
     ]  # fmt: skip
+
+
+def test_scores_are_recomputed_and_ordered(results: Path, episodes: pd.DataFrame) -> None:
+    table = load(results, "scores")
+    shown = [as_number(row[1].split(" [")[0]) for row in table["rows"]]
+    assert shown == sorted(shown)
+    row = next(row for row in table["rows"] if row[0] == "Carbon-greedy")
+    base = {o: cells(episodes, "weighted_round_robin", o) for o in OBJECTIVES}
+    own = {o: cells(episodes, "carbon_greedy", o) for o in OBJECTIVES}
+    score = np.prod([own[o] / base[o] for o in OBJECTIVES], axis=0) ** 0.25
+    assert as_number(row[1]) == pytest.approx(trim_mean(score.ravel(), 0.25), abs=6e-4)
+    gaps = [100 * (1 - own[o] / base[o]) / (1 - analysis_results.BOUND) for o in OBJECTIVES]
+    for text, gap in zip(row[2:6], gaps, strict=True):
+        assert as_number(text.split(" [")[0]) == pytest.approx(
+            trim_mean(gap.to_numpy().ravel(), 0.25), abs=0.06
+        )
+    assert as_number(row[6]) == pytest.approx(
+        np.mean([trim_mean(gap.to_numpy().ravel(), 0.25) for gap in gaps]), abs=0.06
+    )
+
+
+def test_a_score_below_its_bound_is_an_error(results: Path, episodes: pd.DataFrame) -> None:
+    bounds = tables.read_bounds(results)
+    bounds["value"] *= 2.5  # 0.75 of round robin, which several variants are below
+    with pytest.raises(UserError, match=r"less .* than the bound of the day"):
+        summary.scores(episodes, bounds)
+    with pytest.raises(UserError, match="has no bound for"):
+        summary.scores(episodes, bounds.iloc[:0])
+    without = episodes[episodes["method"] != "weighted_round_robin"]
+    assert summary.scores(without, bounds).empty

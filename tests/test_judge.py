@@ -18,7 +18,7 @@ from marlin.fleet.power_down import sized_plan
 from marlin.fleet.replay import replay
 from marlin.fleet.simulator import step
 from marlin.fleet.world import build_epochs, build_world, chosen_profiles
-from marlin.judge import Judge, Played, Services, difference_estimate, stratified
+from marlin.judge import Judge, Played, Services, difference_estimate, ratio_estimate, stratified
 from marlin.serving.replay.requests import requests
 
 RUN = synthetic.run_config()
@@ -145,11 +145,17 @@ def test_a_site_without_requests_does_not_count() -> None:
     assert np.isfinite(list(score.values())).all()
 
 
-def test_difference_estimate_by_hand() -> None:
-    value, error = difference_estimate(100.0, np.array([1.0, 3.0]), 8)
+def test_estimates_by_hand() -> None:
+    judged, known = np.array([11.0, 33.0]), np.array([10.0, 30.0])
+    value, error = difference_estimate(100.0, judged, known, 8)
     assert value == 116.0
     assert error == pytest.approx(8 * np.sqrt(2.0 / 2 * (1 - 2 / 8)))
-    assert difference_estimate(100.0, np.array([1.0, 3.0]), 2) == (104.0, 0.0)
+    assert difference_estimate(40.0, judged, known, 2) == (44.0, 0.0)
+    value, error = ratio_estimate(100.0, judged, known, 8)
+    assert value == pytest.approx(110.0)
+    assert error == pytest.approx(0.0, abs=1e-9)  # the ratio is the same in both epochs
+    _, error = ratio_estimate(100.0, np.array([13.0, 31.0]), known, 8)
+    assert error == pytest.approx(8 * np.sqrt(8.0 / 2 * (1 - 2 / 8)))
 
 
 @given(count=st.integers(1, 200), some=st.integers(2, 300), seed=st.integers(0, 2**31))

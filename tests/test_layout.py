@@ -26,14 +26,19 @@ ALLOWED = {
     "schedulers": {"fleet", "games", "serving"},
     "data": {"physics"},
     "envs": {"fleet", "games", "compose", "task"},
+    "bounds": {"fleet", "schedulers", "serving", "compose", "data", "evaluate", "inputs", "task"},
     "tracking": {"provenance"},
 }
-HEAVY = {"torch", "matplotlib", "seaborn", "wandb", "pymoo", "aiconfigurator_core", "snakemake"}
+HEAVY = {
+    "torch", "matplotlib", "seaborn", "wandb", "pymoo", "sklearn", "aiconfigurator_core",
+    "snakemake",
+}  # fmt: skip
 OTHER_NAMES = {
     "aiconfigurator-core": "aiconfigurator_core",
     "array-api-compat": "array_api_compat",
     "hydra-core": "hydra",
     "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
 }
 
 

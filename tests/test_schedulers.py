@@ -23,9 +23,11 @@ from marlin.schedulers.greedy import Greedy, WeightedGreedy
 from marlin.schedulers.helix import Helix, HelixAsRun
 from marlin.schedulers.jsq import Jsq
 from marlin.schedulers.nearest import Nearest
-from marlin.schedulers.nsga2 import Nsga2
+from marlin.schedulers.nsga2 import Nsga2, Nsga2AsRun
+from marlin.schedulers.nsga3 import Nsga3
 from marlin.schedulers.perllm import PerLlm, PerLlmAsRun
 from marlin.schedulers.round_robin import RoundRobin
+from marlin.schedulers.slit import Slit
 from marlin.schedulers.ttft_greedy import TtftGreedy
 from marlin.schedulers.waterwise import WaterWise
 from marlin.schedulers.weighted_round_robin import WeightedRoundRobin
@@ -39,6 +41,7 @@ def carbon_greedy() -> Greedy:
 SIMPLE = [
     RoundRobin, WeightedRoundRobin, Jsq, Nearest, carbon_greedy, TtftGreedy, WeightedGreedy,
     WaterWise, Casper, PerLlm, PerLlmAsRun, Helix, HelixAsRun, Nsga2,
+    Nsga2AsRun, Nsga3, Slit,
 ]  # fmt: skip
 
 
@@ -199,11 +202,13 @@ def test_episode_totals_are_sums_of_epochs_and_repeat_exactly() -> None:
     run = TASK.run.model_copy(update={"method": {"name": "nsga2"}})
     task = Task(run, TASK.world, TASK.epochs, TASK.forecast)
     episodes, epochs, timings = evaluate(task, Nsga2(), 3)
-    assert episodes["method"].tolist() == ["nsga2"]
-    assert len(epochs) == 96 * 3
-    assert len(timings) == 96
+    variants = ["nsga2", "nsga2_ttft", "nsga2_carbon", "nsga2_water", "nsga2_cost"]
+    assert episodes["method"].tolist() == variants
+    assert len(epochs) == 5 * 96 * 3
+    assert len(timings) == 5 * 96
     for name in OBJECTIVES[1:]:
-        assert episodes[name].iloc[0] == pytest.approx(epochs[name].sum())
+        totals = epochs.groupby("method")[name].sum()
+        assert episodes[name].to_numpy() == pytest.approx(totals[variants].to_numpy())
     again = evaluate(task, Nsga2(), 3)[0]
     assert again.equals(episodes)
 

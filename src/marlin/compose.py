@@ -28,7 +28,7 @@ from marlin.errors import UserError
 from marlin.files import sha256
 
 CONFIG_NAME = "config"
-NOT_A_RUN_GROUP = "suite"
+NOT_RUN_GROUPS = frozenset({"suite", "tuning"})
 NOT_SEMANTIC = frozenset({"inputs", "seed", "tracking"})
 METHOD_HEADER = ("_target_", "name")
 KINDS = {
@@ -58,11 +58,11 @@ def conf_dir() -> Path:
 
 
 def groups() -> dict[str, list[str]]:
-    """Options of each config group, by the names of the YAML files; suites are not of a run."""
+    """Options of each config group, by the names of the YAML files, save those not of a run."""
     return {
         folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
         for folder in sorted(conf_dir().iterdir())
-        if folder.is_dir() and folder.name != NOT_A_RUN_GROUP
+        if folder.is_dir() and folder.name not in NOT_RUN_GROUPS
     }
 
 

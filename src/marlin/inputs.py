@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCENARIO_SECTIONS = ("scenario", "fleet", "workload", "signals", "physics")
+BOUNDS_SECTIONS = (*SCENARIO_SECTIONS, "serving", "faults")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ def scenario_fingerprint(run: RunConfig) -> str:
 def profiles_fingerprint(run: RunConfig) -> str:
     """Fingerprint of the settings that decide the profiles: the serving section and the GPUs."""
     return compose.fingerprint(run, ("serving",))[:32] + "-".join(["", *gpus(run)])
+
+
+def bounds_fingerprint(run: RunConfig) -> str:
+    """Fingerprint of the settings that decide bounds: all that a scheduler does not choose."""
+    return compose.fingerprint(run, BOUNDS_SECTIONS)
 
 
 def ready(run: RunConfig) -> Inputs:

@@ -1,10 +1,11 @@
 """The judge: a day's plans scored by replay of a sample of its epochs and replicas.
 
 A day of a large fleet has a billion requests, so replay serves a sample of them and the fluid model
-carries the rest: of a total, the judge gives what the fluid model says plus the mean difference
-between the two over the sampled epochs, times the number of all epochs. That is right in the mean
-however wrong the fluid model is, and its standard error is that of the differences.
-Source: difference estimator, Cochran, Sampling Techniques (1977), section 7.3.
+carries the rest. Of a total, the judge gives what the fluid model says plus the mean difference
+between the two over the sampled epochs, times the number of all epochs: right in the mean however
+wrong the fluid model is. Of TTFT, which cold starts make uneven and which cannot be negative, it
+gives what the fluid model says times the ratio of the two over the sampled epochs.
+Source: difference and ratio estimators, Cochran, Sampling Techniques (1977), chapters 6 and 7.
 
 Sampled epochs are spread over the day. Each begins with a warm-up under the plan before, so that
 nodes boot and models load in it as the plans have them; what the fluid model has waiting then waits
@@ -114,8 +115,10 @@ class Judge:
         score = {}
         for name in ("ttft_s", *TOTALS):
             whole = sum(part[name] for part in fluid)
-            gaps = np.array([f[name] - fluid[t][name] for f, t in zip(found, chosen, strict=True)])
-            value, error = difference_estimate(whole, gaps, count)
+            judged = np.array([part[name] for part in found])
+            known = np.array([fluid[t][name] for t in chosen])
+            estimate = ratio_estimate if name == "ttft_s" else difference_estimate
+            value, error = estimate(whole, judged, known, count)
             per = arrived if name == "ttft_s" else 1.0
             score |= {name: value / per, f"{name}_se": error / per}
         latency = tally.summary(slice(None), len(chosen) * self.world.epoch_s)
@@ -240,14 +243,31 @@ def stratified(count: int, some: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, some]).integers(edges[:-1], edges[1:])
 
 
-def difference_estimate(whole: float, gaps: NDArray[np.float64], count: int) -> tuple[float, float]:
-    """A total over `count` epochs from another model's and the differences [n] of n of them.
+def difference_estimate(
+    whole: float, judged: NDArray[np.float64], known: NDArray[np.float64], count: int
+) -> tuple[float, float]:
+    """A total over `count` epochs, and its standard error, from n of them [n] by two models.
 
-    Returns (total, standard error); all epochs sampled leave no error.
+    `whole` is the total of the model that is known for all epochs.
     """
-    some = len(gaps)
-    error = count * np.sqrt(gaps.var(ddof=1) / some * (1 - some / count)) if some < count else 0.0
-    return float(whole + count * gaps.mean()), float(error)
+    gaps = judged - known
+    return float(whole + count * gaps.mean()), _standard_error(gaps, count)
+
+
+def ratio_estimate(
+    whole: float, judged: NDArray[np.float64], known: NDArray[np.float64], count: int
+) -> tuple[float, float]:
+    """The same by the ratio of the two models; `known` must not sum to zero."""
+    ratio = judged.sum() / known.sum()
+    return float(whole * ratio), _standard_error(judged - ratio * known, count)
+
+
+def _standard_error(residuals: NDArray[np.float64], count: int) -> float:
+    """Of a total over `count` epochs from the residuals [n] of n; all epochs leave none."""
+    some = len(residuals)
+    if some == count:
+        return 0.0
+    return float(count * np.sqrt(residuals.var(ddof=1) / some * (1 - some / count)))
 
 
 def _fluid_totals(outcome: Outcome) -> dict[str, float]:

@@ -40,6 +40,7 @@ class Cell:
     fingerprint: str
     scenario_file: str
     profiles_file: str
+    bounds_file: str
     module: str
 
     @property
@@ -50,7 +51,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Product:
-    """A file that cells share: a prepared scenario or calibrated profiles."""
+    """A file that cells share: a prepared scenario, calibrated profiles or bounds."""
 
     overrides: tuple[str, ...]
     fingerprint: str
@@ -66,6 +67,7 @@ class Plan:
     cells: tuple[Cell, ...]
     scenarios: dict[str, Product]
     profiles: dict[str, Product]
+    bounds: dict[str, Product]
 
     @property
     def results(self) -> Path:
@@ -126,6 +128,7 @@ def make(suite: SuiteConfig, data: str) -> Plan:
     cells: list[Cell] = []
     scenarios: dict[str, Product] = {}
     profiles: dict[str, Product] = {}
+    bounds: dict[str, Product] = {}
     for scenario, method, ablation in _matrix(suite):
         overrides = (
             f"scenario={scenario}",
@@ -154,10 +157,12 @@ def make(suite: SuiteConfig, data: str) -> Plan:
                 profiles_file=_share(
                     profiles, "profiles", run, overrides, inputs.profiles_fingerprint
                 ),
+                bounds_file=_share(bounds, scenario, run, overrides, inputs.bounds_fingerprint),
                 module=sources.module_of(run.method["_target_"]),
             )
         )
-    return Plan(suite.name, data, tuple(range(suite.seeds)), tuple(cells), scenarios, profiles)
+    seeds = tuple(range(suite.seeds))
+    return Plan(suite.name, data, seeds, tuple(cells), scenarios, profiles, bounds)
 
 
 def problems(plan: Plan, results: Path) -> Iterator[str]:
@@ -189,8 +194,8 @@ def manifest(plan: Plan, results: Path) -> dict[str, Any]:
 def set_aside(plan: Plan, results: Path) -> list[Path]:
     """Move what an earlier form of the suite left behind out of the tables' way.
 
-    Run folders, scenarios and seals that the plan does not name go to `set-aside/`; nothing is
-    deleted. Returns the folders and files that were moved.
+    Run folders, scenarios, bounds and seals that the plan does not name go to `set-aside/`;
+    nothing is deleted. Returns the folders and files that were moved.
     """
     named = {
         folder.relative_to(plan.results) for cell in plan.cells for folder in plan.folders(cell)
@@ -204,7 +209,9 @@ def set_aside(plan: Plan, results: Path) -> list[Path]:
     stems |= {f"{stem}.sources.json" for stem in plan.scenarios}
     stale += [path for path in results.glob("data/*.nc*") if path.name not in stems]
     stale += [path for path in results.glob("data/*.sources.json") if path.name not in stems]
+    stale += [path for path in results.glob("bounds/*.parquet") if path.stem not in plan.bounds]
     seals = {f"prepare/{stem}" for stem in plan.scenarios}
+    seals |= {f"bounds/{stem}" for stem in plan.bounds}
     seals |= {f"calibrate/{stem}" for stem in plan.profiles}
     seals |= {f"{stage}/{cell.name}" for cell in plan.cells for stage in ("train", "evaluate")}
     for path in results.glob(f"{seal.FOLDER}/*/**/*.sha256"):
@@ -340,7 +347,7 @@ def _from_dict(raw: dict[str, Any]) -> Plan:
             stem: Product(tuple(product["overrides"]), product["fingerprint"])
             for stem, product in raw[kind].items()
         }
-        for kind in ("scenarios", "profiles")
+        for kind in ("scenarios", "profiles", "bounds")
     }
     return Plan(
         raw["suite"],

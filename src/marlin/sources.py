@@ -18,6 +18,7 @@ STAGES = {
     "fluid": "marlin.fluid_validation",
     "train": "marlin.train",
     "evaluate": "marlin.evaluate",
+    "bounds": "marlin.bounds.__main__",
     "collect": "marlin.analysis.collect",
     "tables": "marlin.analysis.tables",
     "figures": "marlin.analysis.figures",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from marlin.errors import UserError
 from marlin.fleet.contract import Inputs, State, row
 from marlin.fleet.faults import observed, stale_sites
 from marlin.fleet.forecast import contiguous
+from marlin.fleet.outlook import Outlook
 from marlin.fleet.predictors import forecast_series
 from marlin.fleet.world import TEST, Epochs, World, build_epochs, build_world
 from marlin.schedulers.base import Budget, Observation, Scheduler
@@ -77,7 +79,33 @@ class Task:
             forecast=self.forecasts(np.array([epoch])),
             state=state,
             budget=Budget(self.run.budget.calls_per_decision),
+            ahead=partial(self.ahead, epoch),
             stale=self.stale_sites(epoch - 1),
+        )
+
+    def ahead(self, epoch: int, count: int) -> Inputs:
+        """Forecast [count, ...] of the epochs from `epoch` on, as it can be made before that one.
+
+        The pool of predictors makes it, whatever makes the forecast of one epoch ahead. Outages
+        last; factors that are known ahead stay as they are at the end of the record.
+        """
+        last = self._outlook.last_of_stretch(epoch)
+        known = np.minimum(np.arange(epoch, epoch + count), last)
+        values = {name: getattr(self.epochs.inputs, name)[known] for name in KNOWN_AHEAD}
+        values["available"] = np.repeat(self.forecast.available[[epoch]], count, axis=0)
+        return Inputs(**values, **self._outlook.ahead(epoch, count))
+
+    @cached_property
+    def _outlook(self) -> Outlook:
+        """Forecasts of several epochs ahead; few schedulers ask for any."""
+        seen, per_day = observed(self.epochs), self.world.epochs_per_day
+        return Outlook(
+            series={name: getattr(seen, name) for name in FORECAST},
+            time=self.epochs.time,
+            season=per_day,
+            long_season=7 * per_day,
+            noise={n: noisy * self.run.signals.forecast_noise for n, noisy in FORECAST.items()},
+            seed=self.run.seed,
         )
 
     def stale_sites(self, epoch: int) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ FIRST_PRODUCTS = (
 TABLES = (
     "main",
     "latency",
+    "scores",
     "reductions",
     "hypervolume",
     "ablations",
@@ -46,6 +47,11 @@ def code(stage, *modules):
 
 
 def cell_of(wildcards):
+    """The cell of a job; of a file of bounds, one of the cells that share it."""
+    if "stem" in wildcards.keys():
+        return next(
+            cell for cell in CELLS.values() if cell.bounds_file == wildcards.stem
+        )
     return CELLS[f"{wildcards.scenario}/{wildcards.method}/{wildcards.ablation}"]
 
 
@@ -105,6 +111,7 @@ def product_settings(product):
     return shlex.join(product.overrides)
 
 
+BOUND_FILES = expand("<results>/bounds/{stem}.parquet", stem=PLAN.bounds)
 RUN_FILES = [
     *expand("<results>/data/{stem}.nc", stem=PLAN.scenarios),
     *expand("<results>/serving/{stem}.parquet", stem=PLAN.profiles),

@@ -33,6 +33,11 @@ rule verify:
             allow_missing=True,
         ),
         expand(
+            "<results>/seals/bounds/{stem}.sha256",
+            stem=PLAN.bounds,
+            allow_missing=True,
+        ),
+        expand(
             "<results>/seals/{stage}/{cell}.sha256",
             stage=("train", "evaluate"),
             cell=CELLS,

@@ -22,6 +22,7 @@ from marlin.analysis.schema import (
     is_marlin,
     method_name,
     model_name,
+    parts_of,
 )
 from marlin.analysis.setting import EMBEDDED, JOIN, ORIGIN_NAMES
 from marlin.analysis.statistics import (
@@ -263,13 +264,16 @@ def prose_numbers(
     claimed = claims(frame)
     service = summary.service(frame)
     reference = summary.strata(frame, "round_robin", "utilisation_mean")
-    baselines = [m for m in summary.methods_of(frame) if not is_marlin(m)]
+    parts = [parts_of(m) for m in summary.methods_of(frame) if not is_marlin(m)]
+    baselines = [method for method, variant in parts if not variant]
+    varied = [method for method in baselines if any(p[0] == method and p[1] for p in parts)]
     seeds = int((frame[frame["method"] == BALANCED] if claimed else frame)["seed"].nunique())
     volumes = summary.hypervolumes(frame).set_index("group")
     numbers: dict[str, Any] = {
         "baselines": listing([method_name(m) for m in baselines]),
         "baseline_ids": baselines,
         "baseline_count": count_word(len(baselines)),
+        "varied_baselines": listing([method_name(m) for m in varied]),
         "calibration": calibration_words(silicon, profiles, configuration["serving"]["backend"]),
         "claims": claimed,
         "confidence_percent": number(100.0 * CONFIDENCE, 0),

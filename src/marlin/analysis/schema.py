@@ -78,6 +78,11 @@ EPOCHS = FileSchema(
 )
 LEARNING = FileSchema("learning.parquet", (*RUN_KEYS, "training_epochs", "variant"), OBJECTIVES)
 
+# What balanced scores and gaps are measured against.
+SCORE_BASELINE = "weighted_round_robin"
+BOUND_TARGETS = {"ttft_s": "ttft", "carbon_kg": "carbon", "water_l": "water", "cost_usd": "cost"}
+BOUNDS = FileSchema("bounds", ("scenario", "day", "judge", "target", "kind"), ("value",))
+
 # The variant of MARLIN that is trained for one objective alone, and what the paper of 2026 claims
 # for it against the best earlier system, in per cent (abstract of arXiv:2605.13496).
 ONE_OBJECTIVE = {
@@ -106,6 +111,7 @@ METHOD_NAMES = {
     "cost_greedy": "Cost-greedy",
     "weighted_greedy": "Weighted greedy",
     "splitwise": "Splitwise",
+    "splitwise_as_run": "Splitwise as run",
     "helix": "Helix",
     "helix_as_run": "Helix as run",
     "perllm": "PerLLM",
@@ -115,10 +121,14 @@ METHOD_NAMES = {
     "waterwise": "WaterWise",
     "slit": "SLIT",
     "nsga2": "NSGA-II",
+    "nsga2_as_run": "NSGA-II as run",
     "nsga3": "NSGA-III",
     "q_learning": "Q-learning",
+    "q_learning_as_run": "Q-learning as run",
     "ddqn": "DDQN",
+    "ddqn_as_run": "DDQN as run",
     "actor_critic": "Actor-critic",
+    "actor_critic_as_run": "Actor-critic as run",
     "sac_scalar": "Scalar SAC",
     "ippo": "IPPO",
     "mappo": "MAPPO",

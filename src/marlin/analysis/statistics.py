@@ -127,6 +127,22 @@ def paired_ratio(scores: Strata, baseline: Strata) -> list[Array]:
     return ratios
 
 
+def gap_closed(scores: Strata, baseline: Strata, bound: Strata) -> list[Array]:
+    """Share of the way from the baseline to the bound that a method goes, `[S, T]` per stratum.
+
+    ``(baseline - score) / (baseline - bound)`` by seed and day: one at the bound, zero at the
+    baseline, negative where the method is worse. `bound` strata are `[1, T]`. NaN on a day on which
+    the baseline is at its bound: there is no gap to close.
+    """
+    shares = []
+    for own, other, least in zip(scores, baseline, bound, strict=True):
+        own_cells, other_cells = _same_seeds(own, other)
+        gap = other_cells - least
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares.append(np.where(gap > 0.0, (other_cells - own_cells) / gap, np.nan))
+    return shares
+
+
 def reduction_percent(
     scores: Strata,
     baseline: Strata,

@@ -10,20 +10,24 @@ import pandas as pd
 
 from marlin.analysis.schema import (
     BALANCED,
+    BOUND_TARGETS,
     CLAIMED_REDUCTION_PERCENT,
     JUDGED,
     NO_ABLATION,
     OBJECTIVES,
     ONE_OBJECTIVE,
     REFERENCE_METHOD,
+    SCORE_BASELINE,
     groups,
     is_marlin,
+    method_name,
     order_methods,
 )
 from marlin.analysis.statistics import (
     Array,
     Estimate,
     estimate,
+    gap_closed,
     hypervolume,
     paired_ratio,
     probability_of_improvement,
@@ -33,6 +37,8 @@ from marlin.errors import UserError
 
 ALL_MARLIN = "all MARLIN variants"
 ALL_BASELINES = "all baselines"
+LEAST_RATIO = 0.01  # in a geometric mean: where prices are negative a cost may be too
+SAMPLING_ERRORS = 4.0  # standard errors that a sampled score may lie below its bound
 
 
 def main_runs(episodes: pd.DataFrame) -> pd.DataFrame:
@@ -193,6 +199,76 @@ def latency(frame: pd.DataFrame) -> pd.DataFrame:
                     }
                 )
     return pd.DataFrame(rows, columns=LATENCY_COLUMNS)
+
+
+def scores(frame: pd.DataFrame, bounds: pd.DataFrame) -> pd.DataFrame:
+    """One number for four objectives, and how near each objective is to what nothing can beat.
+
+    By method, pooled over scenarios: `score`, the geometric mean of the four ratios to weighted
+    round robin (below one is better than it in the balance), and `gap_<objective>_percent`, the
+    share of the way from weighted round robin to the bound, each with interval; `gap_mean_percent`
+    over objectives. Empty where weighted round robin did not run. Raises UserError for a score
+    below its bound by more than sampling explains: one of the two is wrong.
+    """
+    methods = methods_of(frame)
+    names = [*_names("score"), *(n for o in OBJECTIVES for n in _names(f"gap_{o}_percent"))]
+    if SCORE_BASELINE not in methods:
+        return pd.DataFrame(columns=["method", *names, "gap_mean_percent"])
+    baseline = {o: strata(frame, SCORE_BASELINE, o) for o in OBJECTIVES}
+    least = {o: _bound_strata(frame, bounds, o) for o in OBJECTIVES}
+    rows = []
+    for method in methods:
+        own = {o: strata(frame, method, o) for o in OBJECTIVES}
+        ratios = [paired_ratio(own[o], baseline[o]) for o in OBJECTIVES]
+        balanced = [
+            np.exp(np.mean(np.log(np.maximum(cells, LEAST_RATIO)), axis=0))
+            for cells in zip(*ratios, strict=True)
+        ]
+        row = {"method": method, **_columns("score", estimate(balanced))}
+        for objective in OBJECTIVES:
+            _check_bound(frame, method, objective, own[objective], least[objective])
+            closed = gap_closed(own[objective], baseline[objective], least[objective])
+            percent = estimate([100.0 * cells for cells in closed])
+            row |= _columns(f"gap_{objective}_percent", percent)
+        row["gap_mean_percent"] = np.mean([row[f"gap_{o}_percent"] for o in OBJECTIVES])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _bound_strata(frame: pd.DataFrame, bounds: pd.DataFrame, objective: str) -> list[Array]:
+    """Bounds of an objective as an array [1, days] per scenario, days as in `strata`."""
+    judge = "replay" if is_judged(frame) else "fluid"
+    own = bounds[
+        (bounds["judge"] == judge)
+        & (bounds["target"] == BOUND_TARGETS[objective])
+        & (bounds["kind"] == "bound")
+    ]
+    arrays = []
+    for scenario, cells in frame.groupby("scenario", sort=True):
+        days = sorted(cells["day"].unique())
+        by_day = own[own["scenario"] == scenario].set_index("day")["value"]
+        missing = set(days) - set(by_day.index)
+        if missing:
+            raise UserError(
+                f"scenario {scenario} has no bound for {min(missing)}: run the suite's bounds again"
+            )
+        arrays.append(by_day.loc[days].to_numpy(dtype=np.float64)[None])
+    return arrays
+
+
+def _check_bound(
+    frame: pd.DataFrame, method: str, objective: str, own: list[Array], least: list[Array]
+) -> None:
+    """Nothing beats a bound but by the error of sampling."""
+    error = [np.zeros_like(cells) for cells in own]
+    if is_judged(frame):
+        error = strata(frame, method, f"{objective}_se")
+    for cells, bound, sampling in zip(own, least, error, strict=True):
+        if np.any(cells < bound - SAMPLING_ERRORS * sampling - 1e-9 * np.abs(bound)):
+            raise UserError(
+                f"{method_name(method)} has less {objective} than the bound of the day: one of the "
+                "two is wrong; please report it with the settings of the suite"
+            )
 
 
 def verdict(claimed_percent: float, measured: Estimate) -> str:

@@ -14,11 +14,14 @@ from marlin.analysis import summary
 from marlin.analysis.display import NOTHING, Table, decimals, number, unit, with_interval
 from marlin.analysis.numbers import prose_numbers
 from marlin.analysis.schema import (
+    BOUNDS,
     EPISODES,
     LEARNING,
+    NO_ABLATION,
     OBJECTIVE_NAMES,
     OBJECTIVES,
     REFERENCE_METHOD,
+    check,
     engine_name,
     groups,
     method_name,
@@ -99,6 +102,22 @@ def latency_table(frame: pd.DataFrame) -> Table:
         for _, cell in values.iterrows()
     ]
     return Table("latency", columns, rows, values, len(names))
+
+
+def scores_table(frame: pd.DataFrame, bounds: pd.DataFrame) -> Table:
+    """Balanced score and gap to the bound closed, best score first."""
+    values = summary.scores(frame, bounds).sort_values("score", kind="stable", ignore_index=True)
+    columns = ["Scheduler", "Score", *(f"{OBJECTIVE_NAMES[o]}, %" for o in OBJECTIVES), "Mean, %"]
+    rows = [
+        [
+            method_name(cell["method"]),
+            with_interval(summary.estimate_of(cell, "score"), 3),
+            *(with_interval(summary.estimate_of(cell, f"gap_{o}_percent"), 1) for o in OBJECTIVES),
+            number(cell["gap_mean_percent"], 1),
+        ]
+        for _, cell in values.iterrows()
+    ]
+    return Table("scores", columns, rows, values)
 
 
 def reductions_table(frame: pd.DataFrame) -> Table:
@@ -259,6 +278,7 @@ def build(results_dir: Path) -> None:
     tables = [
         main_table(frame),
         latency_table(frame),
+        scores_table(frame, read_bounds(results_dir)),
         reductions_table(frame),
         hypervolume_table(frame),
         ablations_table(episodes),
@@ -285,6 +305,16 @@ def serving(results_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
             raise UserError(f"{path} does not exist: run the calibration of the suite")
         frames.append(pd.read_parquet(path))
     return frames[0], frames[1]
+
+
+def read_bounds(results_dir: Path) -> pd.DataFrame:
+    """Bounds of all scenarios without ablation. Raises UserError when there are none."""
+    paths = sorted((results_dir / "bounds").glob("*.parquet"))
+    if not paths:
+        raise UserError(f"{results_dir / 'bounds'} holds no bounds: run the suite's bounds first")
+    frame = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+    frame = frame.loc[frame["ablation"] == NO_ABLATION, list(BOUNDS.columns)]
+    return check(frame, BOUNDS, results_dir / "bounds")
 
 
 def measured_power(results_dir: Path) -> pd.DataFrame:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from marlin.errors import UserError
 from marlin.files import write_bytes
-from marlin.fleet.contract import Inputs, Outcome, Plan, State, repeat
+from marlin.fleet.contract import Inputs, Outcome, Plan, State, repeat, row
 from marlin.fleet.power_down import sized_plan
 from marlin.fleet.simulator import step
 from marlin.fleet.world import World
@@ -52,7 +53,19 @@ class Observation:
     forecast: Inputs
     state: State
     budget: Budget = field(repr=False)
+    ahead: Callable[[int], Inputs] = field(repr=False)  # forecast of so many epochs from now on
     stale: tuple[str, ...] = ()  # sites whose carbon or price has been missing for long
+
+    def outlook(self, epochs: int) -> Inputs:
+        """Forecast of this epoch and the next, [epochs, ...]; the first row is `forecast`.
+
+        It rests on what had been seen before this epoch, and is made only when asked for.
+        """
+        if epochs == 1:
+            return self.forecast
+        later = asdict(row(self.ahead(epochs), slice(1, None)))
+        first = asdict(self.forecast)
+        return Inputs(**{name: np.concatenate([first[name], later[name]]) for name in first})
 
     def simulate(self, plans: Plan) -> tuple[State, Outcome]:
         """What `plans` [B, ...] would lead to if the forecast came true; counts B calls."""

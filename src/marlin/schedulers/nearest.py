@@ -15,7 +15,7 @@ class Nearest(Scheduler):
     """Latency-greedy with overflow to the next site."""
 
     name: str = "nearest"
-    target_utilisation: float = Field(0.75, gt=0, le=1)
+    target_utilisation: float = Field(0.65, gt=0, le=1)
 
     def plan(self, observation: Observation) -> Plan:
         """See `Scheduler.plan`."""

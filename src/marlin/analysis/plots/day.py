@@ -56,39 +56,44 @@ def draw(epochs: pd.DataFrame, baseline: str) -> Figure:
 
 def _grid_and_routing(figure: SubFigure, frame: pd.DataFrame, routed: tuple[str, str]) -> None:
     """Carbon intensity by site, and the load by site of two schedulers on one scale."""
-    intensity = _by_site(frame[frame["method"] == REFERENCE_METHOD], "carbon_g_per_kwh")
-    sites = list(intensity.mean().sort_values(kind="stable").index)
-    colours = mpl.colormaps["viridis_r"](np.linspace(0.05, 1.0, len(sites)))
-    hours = _hours(intensity.index)
+    intensity = by_site(frame[frame["method"] == REFERENCE_METHOD], "carbon_g_per_kwh")
+    sites, colours = cleanest_first(intensity)
+    time = hours(intensity.index)
     panels = figure.subplots(1, 3)
     for site, colour in zip(sites, colours, strict=True):
-        panels[0].plot(hours, intensity[site], color=colour, linewidth=0.9)
+        panels[0].plot(time, intensity[site], color=colour, linewidth=0.9)
     panels[0].set_ylabel("Carbon intensity, g/kWh")
     panels[0].set_ylim(bottom=0)
     panel_label(panels[0], "a  Grid at each site")
-    loads = [_by_site(frame[frame["method"] == m], "requests_per_s")[sites] for m in routed]
+    loads = [by_site(frame[frame["method"] == m], "requests_per_s")[sites] for m in routed]
     highest = max(load.sum(axis=1).max() for load in loads)
     factor, unit = (1e-3, "thousand/s") if highest > 1000 else (1.0, "1/s")
     for panel, letter, method, load in zip(panels[1:], "bc", routed, loads, strict=True):
-        panel.stackplot(hours, factor * load.T.to_numpy(), colors=colours, linewidth=0)
+        panel.stackplot(time, factor * load.T.to_numpy(), colors=colours, linewidth=0)
         panel.set_ylabel(f"Requests routed, {unit}")
         panel.set_ylim(0, 1.05 * factor * highest)
         panel_label(panel, f"{letter}  {method_name(method)}")
-    _site_legend(figure, sites, colours)
+    site_legend(figure, sites, colours)
 
 
-def _by_site(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+def cleanest_first(intensity: pd.DataFrame) -> tuple[list[str], np.ndarray]:
+    """Sites by their mean carbon intensity [time, site], lowest first, and a colour for each."""
+    sites = list(intensity.mean().sort_values(kind="stable").index)
+    return sites, mpl.colormaps["viridis_r"](np.linspace(0.05, 1.0, len(sites)))
+
+
+def by_site(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     """Mean over seeds, time by site."""
     return frame.groupby(["time", "site"])[column].mean().unstack("site")
 
 
-def _hours(times: pd.Index) -> np.ndarray:
+def hours(times: pd.Index) -> np.ndarray:
     """Hours since the start of the day."""
     stamps = pd.DatetimeIndex(times)
     return ((stamps - stamps[0]) / pd.Timedelta(hours=1)).to_numpy(dtype=float)
 
 
-def _site_legend(figure: SubFigure, sites: list[str], colours: np.ndarray) -> None:
+def site_legend(figure: Figure | SubFigure, sites: list[str], colours: np.ndarray) -> None:
     """Names of the sites in the order of the stack; of a large fleet, every second or so."""
     step = -(-len(sites) // LEGEND_SITES)
     figure.legend(
@@ -115,7 +120,7 @@ def _objectives(
             values = epoch_objective(frame[frame["method"] == method], objective)
             lowest = min(lowest, float(values.min()))
             panel.plot(
-                _hours(values.index),
+                hours(values.index),
                 values,
                 color=method_style(method, methods)[0],
                 linestyle=dash,

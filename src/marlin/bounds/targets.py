@@ -1,0 +1,48 @@
+"""What is bounded: each objective, and weighted sums of them; how much of a gap was closed."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import numpy as np
+
+from marlin.schedulers.schemes import SCHEMES
+
+ALONE = ("ttft", "carbon", "water", "cost")
+
+
+def _targets() -> dict[str, np.ndarray]:
+    weights = {name or "balanced": np.array(scheme) for name, scheme in SCHEMES.items()}
+    pairs = combinations(ALONE, 2)
+    return weights | {"+".join(p): (weights[p[0]] + weights[p[1]]) / 2 for p in pairs}
+
+
+TARGETS = _targets()
+"""Weights [4] in the order of `OBJECTIVES`, by name: the schemes, then every pair of objectives.
+
+All but the balanced one are the points of Das and Dennis (1998) with two divisions.
+"""
+
+
+def target_value(name: str, objectives: np.ndarray, reference: np.ndarray) -> float:
+    """What a target makes of objectives [4]: itself for one alone, else a weighted sum.
+
+    The sum is of objectives over the size of `reference` [4], so that the reference is near one.
+    """
+    if name in ALONE:
+        return float(objectives[ALONE.index(name)])
+    return float(TARGETS[name] @ (objectives / np.abs(reference)))
+
+
+def gap_closed(baseline: float, method: float, bound: float) -> float:
+    """Share of the way from `baseline` to `bound` that `method` goes; lower values are better.
+
+    One at the bound, zero at the baseline, negative where the method is worse than the baseline.
+    NaN where the baseline is at the bound: there is no gap to close. Raises ValueError if baseline
+    or method is below the bound, which nothing valid is.
+    """
+    for name, value in (("baseline", baseline), ("method", method)):
+        if value < bound:
+            raise ValueError(f"the {name} ({value:g}) is below the bound ({bound:g})")
+    return (baseline - method) / (baseline - bound) if baseline > bound else math.nan

@@ -1,0 +1,122 @@
+"""A scheduler that learned what to do from what it sees and from what the objectives weigh."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from marlin.fleet.contract import OBJECTIVES, Plan
+from marlin.fleet.simulator import step
+from marlin.fleet.world import VALIDATION, World
+from marlin.schedulers.base import Observation, Scheduler
+from marlin.schedulers.learning.features import observe
+from marlin.schedulers.learning.ranking import decode
+from marlin.schedulers.learning.rewards import metric_table
+from marlin.schedulers.learning.worlds import Practice
+from marlin.schedulers.schemes import SCHEMES, scheme
+
+if TYPE_CHECKING:
+    from marlin.task import Task
+
+Act = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Learner(Protocol):
+    """What an algorithm keeps while it learns, and what is left of it afterwards."""
+
+    def act(self, seen: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Best known actions [B, A] for states [B, F] under scheme weights [B, N]."""
+        ...
+
+    def pack(self) -> dict[str, np.ndarray]:
+        """What was learned, by name."""
+        ...
+
+    def unpack(self, named: dict[str, np.ndarray]) -> None:
+        """Take what `pack` gave."""
+        ...
+
+
+class LearnedScheduler(Scheduler):
+    """One learner for all schemes, trained before it is scored and left as it is afterwards."""
+
+    drop_penalty: float
+
+    @abstractmethod
+    def learner(self, world: World, seed: int) -> Learner:
+        """A learner that knows nothing yet."""
+
+    @abstractmethod
+    def practise(
+        self, learner: Any, practice: Practice, rng: np.random.Generator
+    ) -> Iterator[None]:
+        """Learn while the budget lasts; yields wherever the learner may be scored."""
+
+    def variants(self) -> tuple[str, ...]:
+        """Balanced first, then one variant per objective: schemes of the same learner."""
+        return tuple(SCHEMES)
+
+    def reset(self, world: World, seed: int, variant: str = "") -> None:
+        """See `Scheduler.reset`."""
+        self._learner = self.learner(world, seed)
+        if learned := self.weights():
+            self._learner.unpack(learned)
+        self._weights = scheme(variant)[None]
+
+    def plan(self, observation: Observation) -> Plan:
+        """See `Scheduler.plan`."""
+        world, state, forecast = observation.world, observation.state, observation.forecast
+        action = self._learner.act(observe(world, state, forecast), self._weights)
+        return decode(world, action, forecast, state)
+
+    def train(self, task: Task) -> list[dict[str, Any]]:
+        """Learn on training days; rows of the learning curve on validation days."""
+        seed, budget = task.run.seed, task.run.budget
+        learner = self.learner(task.world, seed)
+        practice = Practice(task, np.random.default_rng([seed, 1]), self.drop_penalty)
+        marks = list(np.linspace(0, budget.training_epochs, budget.checkpoints + 1)[1:-1])
+        rows = validated(task, learner.act, 0)
+        for _ in self.practise(learner, practice, np.random.default_rng([seed, 2])):
+            if marks and practice.spent >= marks[0]:
+                marks.pop(0)
+                rows += validated(task, learner.act, practice.spent)
+        if practice.spent:
+            rows += validated(task, learner.act, practice.spent)
+        self._learned = learner.pack()
+        return rows
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """See `Scheduler.weights`."""
+        return getattr(self, "_learned", {})
+
+    def load(self, path: Path) -> None:
+        """See `Scheduler.load`."""
+        with np.load(path) as stored:
+            self._learned = dict(stored)
+
+
+def validated(task: Task, act: Act, spent: int) -> list[dict[str, Any]]:
+    """Mean daily objectives of every scheme on the validation days; one row a scheme."""
+    days, world = np.array(task.days(VALIDATION)), task.world
+    weights = np.repeat(np.array(list(SCHEMES.values())), len(days), axis=0)
+    start = np.tile(days, len(SCHEMES))
+    state = world.idle_state(len(start))
+    totals, arrived = np.zeros((len(start), len(OBJECTIVES))), np.zeros(len(start))
+    for offset in range(world.epochs_per_day):
+        forecast = task.forecasts(start + offset)
+        plan = decode(world, act(observe(world, state, forecast), weights), forecast, state)
+        state, outcome = step(world, state, plan, task.truth(start + offset))
+        metrics = metric_table(outcome)
+        metrics[:, 0] *= outcome.arrived
+        totals, arrived = totals + metrics, arrived + outcome.arrived
+    totals[:, 0] /= arrived
+    means = totals.reshape(len(SCHEMES), len(days), -1).mean(axis=1)
+    return [
+        {"training_epochs": spent, "variant": name or "balanced"}
+        | dict(zip(OBJECTIVES, mean.tolist(), strict=True))
+        for name, mean in zip(SCHEMES, means, strict=True)
+    ]
