@@ -16,6 +16,7 @@ from marlin.fleet.contract import Fields, Outcome, Plan, convert
 from marlin.fleet.power_down import sized_plan
 from marlin.fleet.simulator import dispatch, site_capacity, step
 from marlin.fleet.stack import stack_rows, stack_worlds
+from marlin.fleet.terms import AXES
 
 SIZES = st.tuples(*(st.integers(1, 4) for _ in range(5)))
 LOADS = st.sampled_from([0.0, 1e-6, 0.3, 0.9, 5.0])
@@ -127,6 +128,33 @@ def test_requests_and_energy_are_conserved_and_slopes_are_finite(
     resting = (rest * constants.off_w).sum(axis=-1)
     assert (it_kwh >= ((on * idle_w).sum(axis=-1) + resting) * hours - 1e-6).all()
     assert (it_kwh <= ((on * most_w).sum(axis=-1) + resting) * hours + 1e-6).all()
+
+
+@given(seed=st.integers(0, 2**31), load=st.sampled_from([0.3, 0.9, 1.5]))
+@settings(max_examples=25, deadline=None)
+def test_requests_that_have_a_replica_to_themselves_wait_in_one_queue_of_the_site(
+    seed, load
+) -> None:
+    """Calling half of the nodes another type changes nothing where only slots are waited for."""
+    rng = np.random.default_rng(seed)
+    one = fleets.random_world(rng, 2, 1, 2, 2, 2)
+    one = replace(one, constants=replace(one.constants, slots=0.0 * one.constants.slots + 1.0))
+    axes = {name: AXES[name].find("G") for name in AXES if "G" in AXES[name]}
+    halves = {
+        name: np.repeat(getattr(one.constants, name), 2, axis=axis) for name, axis in axes.items()
+    }
+    halves["nodes"] = halves["nodes"] / 2
+    two = replace(one, node_types=("a", "b"), constants=replace(one.constants, **halves))
+    outcomes = []
+    for world in (one, two):
+        same = np.random.default_rng(seed)
+        inputs = fleets.random_inputs(same, world, 1, load)
+        routing = same.dirichlet(np.ones(2), (1, *world.class_shape))
+        plan = Plan(routing, np.full((1, 2, len(world.node_types)), 0.8))
+        outcomes.append(step(world, world.idle_state(1), plan, inputs)[1])
+    for field in fields(Outcome):
+        got, want = (getattr(outcome, field.name) for outcome in outcomes)
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9, err_msg=field.name)
 
 
 @pytest.mark.parametrize("seed", range(3))

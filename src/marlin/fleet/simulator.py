@@ -394,26 +394,33 @@ def _serving_latency(
 ) -> Array:
     """Seconds from arrival at a site to the first token when warm, all requests together [D, B].
 
-    Queue for a prefill and for a slot, half a decode iteration, the prefill itself; averaged over
-    pools by the requests they take. Shapes: ready [G, D, B], routed and its load [M, S, D, B].
+    Queue for a slot of any pool of the site; then, behind what the other slots of a replica hold,
+    for the prefill and half a decode iteration; the prefill itself. Averaged over pools by the
+    requests they take. Shapes: ready [G, D, B], routed and its load [M, S, D, B].
     """
     xp = array_namespace(routed)
-    servers = (ready * replicas.node_share * terms.replicas_per_node).clip(min=1.0)
+    servers = ready * replicas.node_share * terms.replicas_per_node
+    slots = replicas.slots.clip(min=1.0)
+    of_site = xp.sum(servers * slots, axis=1, keepdims=True).clip(min=1.0)
     total = xp.sum(routed, axis=(0, 2), keepdims=True).clip(min=TINY)
     cv2 = thinned_cv2(terms.arrival_cv2, routed / total)
     arrival_cv2 = weighted_sums(terms.requests, replicas.mix * cv2) * replicas.per_request
     wait = sakasegawa_wait_s(
-        replicas.prefill_s, replicas.prefill_load, servers, arrival_cv2, replicas.prefill_cv2
+        replicas.prefill_s,
+        replicas.prefill_load,
+        servers.clip(min=1.0),
+        arrival_cv2,
+        replicas.prefill_cv2,
     )
+    iteration = replicas.tpot_s * (1.0 - replicas.prefill_load)
+    wait = (wait + 0.5 * iteration * replicas.decoding) * (1.0 - 1.0 / slots)
     wait = wait + sakasegawa_wait_s(
         replicas.output_tokens * replicas.tpot_s,
         replicas.busy,
-        servers * replicas.slots.clip(min=1.0),
+        of_site,
         arrival_cv2,
         replicas.output_cv2,
     )
-    iteration = replicas.tpot_s * (1.0 - replicas.prefill_load)
-    wait = wait + 0.5 * iteration * replicas.decoding
     taken = weighted_sums(terms.latency, load)
     taken = xp.reshape(taken, (len(taken), 3, -1, *taken.shape[2:]))  # [M, 3, G, D, B]
     of_node = taken[:, 0] * wait + taken[:, 1] + taken[:, 2] * replicas.tpot_s
