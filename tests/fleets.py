@@ -32,6 +32,7 @@ def random_world(
         site_pull=np.exp(-site_detour_s(rtt_s) / SPILL_REACH_S),
         usual_share=np.full((sites, models), 1.0 / models),
         node_rate_per_s=replicas[:, :, None] / work_s,
+        saturated_rate_per_s=replicas[:, :, None] / (work_s - 0.1 * prefill_s),
         replicas_per_node=replicas,
         gpus_per_replica=rng.integers(1, 9, pairs).astype(float),
         work_s=work_s,

@@ -1,7 +1,8 @@
 """Outcomes of the fluid model as recorded: where its numbers change, the change is meant.
 
-Recorded anew when prefill and decode got power limits of their own, and when nodes began to hold
-models: with loads that take no time, all but TTFT were as before.
+Recorded anew when prefill and decode got power limits of their own, when nodes began to hold
+models (with loads that take no time, all but TTFT were as before), and when the queue of a cold
+start began to stay where it was sent and bursts to thin out over models.
 """
 
 from __future__ import annotations

@@ -22,6 +22,16 @@ SCENARIO = synthetic.scenario()
 WORLD = build_world(SCENARIO, RUN, synthetic.profiles())
 EPOCHS = build_epochs(SCENARIO, RUN, WORLD)
 SITES = len(synthetic.SITES)
+PATIENT = replace(WORLD, patience_s=1e6)
+# Fewer slots than the batch of a test, so that none is free, and so many replicas that none waits.
+CROWDED = replace(
+    PATIENT,
+    constants=replace(
+        WORLD.constants,
+        slots=np.full((2, 2, 2), 4.0),
+        replicas_per_node=1e3 * WORLD.constants.replicas_per_node,
+    ),
+)
 
 
 def inputs_at(*epochs: int) -> Inputs:
@@ -172,11 +182,56 @@ def test_nodes_switched_on_serve_late_and_make_their_requests_wait() -> None:
     _, slow = step(WORLD, cold, plan, inputs)
     # 10 nodes a site boot in 180 s; then the small model is there after 10 s, the large after 80.
     cold_s = np.array([180.0 + 10.0, 180.0 + 80.0])
-    rate = inputs.arrival_rate_per_s[0].sum(axis=(0, 2))
-    wait_s = (rate * cold_s**2).sum() / rate.sum() / (2 * 900)
+    # What comes meanwhile waits, and is served beside what comes later: T^2 / 2 (1 - load).
+    rate = inputs.arrival_rate_per_s[0].sum(axis=0) / SITES
+    load = (rate / np.einsum("gm,gms->ms", warm.loaded[0, 0], saturated_rate())).sum(axis=1)
+    wait_s = (rate.sum(axis=1) * cold_s**2 / (1 - load)).sum() / rate.sum() / (2 * 900)
     assert slow.ttft_s == pytest.approx(fast.ttft_s + wait_s, rel=5e-3)
     ready = 1.0 - WORLD.constants.usual_share[0] @ cold_s / 900
     np.testing.assert_allclose(slow.site_utilisation, fast.site_utilisation / ready)
+
+
+@pytest.mark.parametrize(
+    ("load", "warm", "wait"),
+    [
+        # Queue built over 1 s, time to empty it, area over load: 0.1, 0.1 / 0.4, 0.1 x 1.25 / 2.
+        (0.6, 0.5, 0.1 * 1.25 / 2 / 0.6),
+        # New nodes have room for all that comes, so the queue empties at the rate of the old.
+        (0.6, 0.2, 0.4 * 3.0 / 2 / 0.6),
+        (0.5, 0.6, 0.0),
+    ],
+)
+def test_requests_wait_where_they_were_sent_while_nodes_boot(load, warm, wait) -> None:
+    capacity = np.einsum("g,gs->s", WORLD.constants.nodes[0], saturated_rate()[:, 1])
+    rate = np.zeros((1, *WORLD.class_shape))
+    rate[:, 0, 1] = SITES * load * capacity / 2
+    inputs = replace(inputs_at(40), arrival_rate_per_s=rate)
+    plan = Plan(even_routing(), everything_on())
+    on = WORLD.idle_state(1).nodes_on
+    states = [
+        State(np.zeros((1, SITES, 2, 2)), part * on, part * on[..., None] * np.array([0.0, 1.0]))
+        for part in (1.0, warm)
+    ]
+    fast, slow = (step(CROWDED, state, plan, inputs)[1] for state in states)
+    wait_s = wait * (180 + 80) ** 2 / 900
+    assert slow.ttft_s - fast.ttft_s == pytest.approx(wait_s, rel=0.02, abs=0.1)
+    # With slots to fill first, the queue begins later.
+    roomy = step(PATIENT, states[1], plan, inputs)[1]
+    assert wait == 0.0 or roomy.ttft_s < 0.95 * slow.ttft_s
+
+
+def test_no_one_waits_longer_than_the_patience_for_nodes_that_boot() -> None:
+    plan, inputs = Plan(even_routing(), everything_on()), inputs_at(40)
+    start = WORLD.idle_state(1)
+    # A few replicas at each site: all that comes in the time of the boot goes to them.
+    few = State(start.backlog, 0.1 * start.nodes_on, 0.1 * start.loaded)
+    _, outcome = step(WORLD, few, plan, inputs)
+    assert outcome.ttft_s < RUN.serving.patience_s * (180 + 80) / 900 + 1.0
+    assert outcome.ttft_s < step(PATIENT, few, plan, inputs)[1].ttft_s
+
+
+def saturated_rate() -> np.ndarray:
+    return WORLD.constants.saturated_rate_per_s
 
 
 def by_model(small: int, large: int) -> np.ndarray:
@@ -202,9 +257,10 @@ def test_a_plan_that_moves_a_model_between_sites_pays_for_loading_it() -> None:
     busy = settled.site_utilisation[0]
     np.testing.assert_allclose(swapped.site_utilisation[0, 0], busy[0] / (1 - 80 / 900))
     np.testing.assert_allclose(swapped.site_utilisation[0, 1], busy[1] / (1 - 10 / 900))
-    wait_s = swapped.site_ttft_s[0] - settled.site_ttft_s[0]
-    assert wait_s[0] == pytest.approx(80**2 / (2 * 900), rel=1e-2)
-    assert wait_s[1] == pytest.approx(10**2 / (2 * 900), rel=1e-1)
+    wait_s = (swapped.site_ttft_s - settled.site_ttft_s)[0, :2]
+    gain = saturated_rate() / WORLD.constants.node_rate_per_s
+    assert (wait_s > np.array([80.0, 10.0]) ** 2 / (2 * 900) / (1 - busy[:2] / gain.max())).all()
+    assert (wait_s < np.array([80.0, 10.0]) ** 2 / (2 * 900) / (1 - busy[:2]) + 0.01).all()
     assert (swapped.energy_kwh, same.dropped) == (pytest.approx(settled.energy_kwh, rel=0.02), 0.0)
 
 

@@ -15,6 +15,7 @@ STAGES = {
     "prepare": "marlin.data.prepare",
     "calibrate": "marlin.serving.calibrate",
     "power": "marlin.serving.power_validation",
+    "fluid": "marlin.fluid_validation",
     "train": "marlin.train",
     "evaluate": "marlin.evaluate",
     "bounds": "marlin.bounds.__main__",

@@ -40,3 +40,26 @@ rule power:
     shell:
         "(python -m marlin.serving.power_validation {params.mirror} --output {output.power}"
         " && python -m marlin.seal {output.seal} {output.power}) > {log} 2>&1"
+
+
+# Settings of the first cell: ablations of serving have no table of their own.
+rule fluid:
+    input:
+        profiles="<results>/serving/profiles.parquet",
+        code=code("fluid"),
+    output:
+        fluid="<results>/serving/fluid.csv",
+        seal="<results>/seals/fluid.sha256",
+    log:
+        "<results>/logs/fluid.log",
+    conda:
+        "../../environment.yml"
+    params:
+        config=[product.fingerprint for product in FIRST_PRODUCTS],
+        overrides=shlex.join(
+            dict.fromkeys(text for made in FIRST_PRODUCTS for text in made.overrides)
+        ),
+    shell:
+        "(python -m marlin.fluid_validation {params.overrides} --profiles {input.profiles}"
+        " --output {output.fluid}"
+        " && python -m marlin.seal {output.seal} {output.fluid}) > {log} 2>&1"

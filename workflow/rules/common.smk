@@ -7,6 +7,10 @@ from marlin import inputs, plan as planning, reproduce, sources
 PLAN = planning.load(**reproduce.choices(config))
 SEEDS = PLAN.seeds
 CELLS = {cell.name: cell for cell in PLAN.cells}
+FIRST_PRODUCTS = (
+    PLAN.scenarios[PLAN.cells[0].scenario_file],
+    PLAN.profiles[PLAN.cells[0].profiles_file],
+)
 TABLES = (
     "main",
     "latency",

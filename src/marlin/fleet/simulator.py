@@ -61,7 +61,9 @@ def step(world: World, state: State, plan: Plan, inputs: Inputs) -> tuple[State,
     spill = _spill(world, routed, capacity, slots, waiting)
     network = _network_s(terms, spill, sent)
     routed = _spilled(terms, spill, routed)
-    asked = xp.sum((routed + waiting) * slots, axis=1)  # [M, D, B]
+    full = 1.0 / capacity_per_s(world, on).clip(min=TINY)
+    before_load = xp.sum(waiting * full, axis=1)  # [M, D, B], as the next
+    asked = xp.sum(routed * full, axis=1) + before_load
     nodes = _nodes(world, on, before, _loaded_first(state.loaded), asked)
     slots = 1.0 / capacity_per_s(world, nodes.ready).clip(min=TINY)
 
@@ -72,8 +74,8 @@ def step(world: World, state: State, plan: Plan, inputs: Inputs) -> tuple[State,
     replicas = _replicas(terms, load + waiting_load, utilisation)
     rate = xp.sum(routed, axis=(0, 1))  # [D, B]
     inside = (
-        rate * _backlog_wait_s(world, waiting_load, utilisation)
-        + _cold_wait(world, nodes, routed)
+        rate * _backlog_wait_s(world, before_load, asked)
+        + _cold_wait(world, nodes, replicas, routed)
         + _serving_latency(terms, replicas, nodes.ready, routed, load)
     )
     ttft_s, site_ttft_s = _client_ttft_s(world, rate, network + inside, dropped)
@@ -199,14 +201,6 @@ def capacity_per_s(world: World, nodes: Array) -> Array:
     _, models, services = world.class_shape
     shape = (models, services, *capacity.shape[1:])
     return array_namespace(capacity).reshape(capacity, shape)
-
-
-def own_capacity_per_s(world: World, loaded: Array) -> Array:
-    """The same of each model's own nodes: loaded [M, G, D, B] -> [M, S, D, B]."""
-    weights = world.terms.capacity  # [M S, G], [M S, G, B] where fleets differ
-    _, models, services = world.class_shape
-    xp = array_namespace(loaded)
-    return weighted_sums(xp.reshape(weights, (models, services, *weights.shape[1:])), loaded)
 
 
 def site_capacity(constants: Constants, nodes: Array) -> Array:
@@ -407,7 +401,7 @@ def _serving_latency(
     """
     xp = array_namespace(routed)
     servers = (ready * replicas.node_share * terms.replicas_per_node).clip(min=1.0)
-    total = xp.sum(routed, axis=2, keepdims=True).clip(min=TINY)
+    total = xp.sum(routed, axis=(0, 2), keepdims=True).clip(min=TINY)
     cv2 = thinned_cv2(terms.arrival_cv2, routed / total)
     arrival_cv2 = weighted_sums(terms.requests, replicas.mix * cv2) * replicas.per_request
     wait = sakasegawa_wait_s(
@@ -428,30 +422,50 @@ def _serving_latency(
     return xp.sum(of_node * ready, axis=(0, 1))
 
 
-def _backlog_wait_s(world: World, waiting_load: Array, utilisation: Array) -> Array:
+def _backlog_wait_s(world: World, before: Array, asked: Array) -> Array:
     """Mean wait behind the backlog, [D, B]: half of what stood before plus half of what is left.
 
-    It ends at the patience: who waits longer is dropped.
+    It ends at the patience: who waits longer is dropped. Shapes: load of all nodes that are on, by
+    what waits and by that and arrivals, [M, D, B].
     """
-    before = array_namespace(waiting_load).sum(waiting_load, axis=(0, 1))
-    after = (utilisation - 1.0).clip(min=0.0)
-    return (0.5 * world.epoch_s * (before + after)).clip(max=world.patience_s)
+    xp = array_namespace(asked)
+    left = (xp.sum(asked, axis=0) - 1.0).clip(min=0.0)
+    return (0.5 * world.epoch_s * (xp.sum(before, axis=0) + left)).clip(max=world.patience_s)
 
 
-def _cold_wait(world: World, nodes: _Nodes, routed: Array) -> Array:
+def _cold_wait(world: World, nodes: _Nodes, replicas: _Replicas, routed: Array) -> Array:
     """Seconds of waiting for nodes that boot or load, of all requests that arrive in one, [D, B].
 
-    Load of a model that the nodes which held it before cannot take arrives evenly over the epoch;
-    what comes before the others serve waits for the rest of that time.
+    While a model waits for nodes, those that held it before take what comes: first their slots fill
+    up, then a queue builds. It stays there: they empty it at their own rate while new requests go
+    to new nodes, or all empty it together at the rate that load leaves, where that is less. Without
+    a whole replica before, requests queue at the new nodes. Who would wait beyond the patience,
+    waits so long. The wait is the area under the queue to the end of the epoch, per request.
     """
-    xp = array_namespace(routed)
-    capacity = own_capacity_per_s(world, nodes.kept)
-    demand = xp.sum(routed / capacity.clip(min=TINY), axis=1)  # [M, D, B]
-    uncovered = (1.0 - 1.0 / demand.clip(min=TINY)).clip(min=0.0)
+    xp, terms = array_namespace(routed), world.terms
     new = nodes.loaded - nodes.kept
-    late_s = xp.sum(new * nodes.late_s, axis=1) / xp.sum(new, axis=1).clip(min=TINY)
-    wait_s = uncovered * late_s * late_s / (2.0 * world.epoch_s)
-    return xp.sum(xp.sum(routed, axis=1) * wait_s, axis=0)
+    late_s = xp.sum(new * nodes.late_s, axis=1) / xp.sum(new, axis=1).clip(min=TINY)  # [M, D, B]
+    load = _saturated_load(terms, routed, nodes.loaded)
+    warm_load = _saturated_load(terms, routed, nodes.kept)
+    free = (replicas.slots - replicas.batch).clip(min=0.0) * replicas.per_request
+    free_s = xp.sum(nodes.kept * free, axis=1) / xp.sum(nodes.kept, axis=1).clip(min=TINY)
+    fill_s = xp.minimum(free_s / warm_load.clip(min=1.0), late_s)
+    warm = xp.sum(nodes.kept * terms.replicas_per_node, axis=1).clip(max=1.0)
+    serving = 1.0 - warm * (1.0 - load / warm_load)  # share of the nodes that the queue is at
+    # What builds up and drains, in seconds of arrivals.
+    built = (1.0 - 1.0 / warm_load).clip(min=0.0) * (late_s - fill_s)
+    queue = xp.minimum(built, serving / load * world.patience_s)
+    drained = xp.minimum(serving, (1.0 - load).clip(min=0.0)) / load
+    until_s = xp.minimum(queue / drained.clip(min=TINY), world.epoch_s - late_s)
+    area = queue * (0.5 * (late_s - fill_s) + until_s) - 0.5 * drained * until_s * until_s
+    area = area + (built - queue) * world.patience_s
+    return xp.sum(xp.sum(routed, axis=1) * area, axis=0) / world.epoch_s
+
+
+def _saturated_load(terms: Terms, routed: Array, loaded: Array) -> Array:
+    """Load of the nodes that hold a model when prompts queue, [M, D, B]."""
+    capacity = weighted_sums(terms.saturated, loaded)
+    return array_namespace(routed).sum(routed / capacity.clip(min=TINY), axis=1).clip(min=TINY)
 
 
 def _client_ttft_s(world: World, rate: Array, total: Array, dropped: Array) -> tuple[Array, Array]:

@@ -25,6 +25,7 @@ AXES = {
     "site_pull": "DE",
     "usual_share": "DM",
     "node_rate_per_s": "GMS",
+    "saturated_rate_per_s": "GMS",
     "replicas_per_node": "GM",
     "gpus_per_replica": "GM",
     "work_s": "GMS",
@@ -87,6 +88,7 @@ class Terms:
     w_per_tflop_per_s: Array  # [M, G, 1, b]
     node_type: dict[str, Array]  # each of `PER_NODE_TYPE` as [G, 1, b]
     capacity: Array  # weights [M S, G]: nodes -> requests per second
+    saturated: Array  # weights [M, S, G]: nodes that hold a model -> the same while requests queue
     requests: Array  # weights [M, G, S]: mix of services -> requests per second, full replica
     loads: Array  # weights [M, LOADS G, S]: mix of services -> what a full replica does
     latency: Array  # weights [M, 3 G, S]: load -> requests of a node, their prefill time, tokens
@@ -157,6 +159,7 @@ def make_terms(constants: Constants) -> Terms:
         w_per_tflop_per_s=field("gpu_w_per_tflop_per_s", "MGD"),
         node_type={name: field(name, "GD") for name in PER_NODE_TYPE},
         capacity=contiguous(capacity[..., 0] if shared else capacity),
+        saturated=field("saturated_rate_per_s", "MSG")[..., 0 if shared else slice(None)],
         requests=weights(1.0 / work),
         loads=weights(*(loads[name] for name in LOADS)),
         latency=weights(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Array = Any
 
 HISTORY, TRAIN, VALIDATION, TEST = -1, 0, 1, 2  # what an epoch is for
+STEP_TOKENS = 8192  # prompt tokens that a step takes, as in replay
 SPILL_REACH_S = 0.05  # overflow prefers sites that cost users about this much more RTT, or less
 
 
@@ -39,6 +40,7 @@ class Constants:
     site_pull: Array  # [D, D] how much a site's overflow prefers another, one for itself
     usual_share: Array  # [D, M] of a site's nodes that an even split of mean demand asks for
     node_rate_per_s: Array  # [G, M, S] requests per second that fill one node
+    saturated_rate_per_s: Array  # [G, M, S] the same while requests queue: prompts share steps
     replicas_per_node: Array  # [G, M]
     gpus_per_replica: Array  # [G, M]
     work_s: Array  # [G, M, S] share of a replica's time that one request per second takes
@@ -247,7 +249,7 @@ def _serving_constants(
     longer = 1.0 + _variable(scenario, "output_tokens_cv2")
     context = _variable(scenario, "prompt_tokens_mean") + 0.5 * output * longer
     lengths = _variable(scenario, "prompt_tokens_quantile")  # [S, Q] evenly spaced probabilities
-    lengths = 0.5 * (lengths[:, 1:] + lengths[:, :-1])
+    lengths = _stretches(lengths, _variable(scenario, "prompt_tokens_mean"))
     p0, p1, p2 = (
         _column(chosen, f"prefill_{k}")[:, :, None, None]
         for k in ("p0_s", "p1_s_per_token", "p2_s_per_token2")
@@ -262,11 +264,18 @@ def _serving_constants(
     # Rate l fills a replica when prefill, decode and slots are used up: the batch at full load is
     # l O tpot = slots with tpot = d0 / (1 - loads), hence loads + l O d0 / slots = 1.
     work_s = prefill_s + output * (slope + d0[:, :, None] / slots)
+    # While requests queue, a step takes the prompts for which the last iteration made room.
+    freed = slots / output
+    prompts = np.minimum(
+        freed / -np.expm1(-freed), STEP_TOKENS / _variable(scenario, "prompt_tokens_mean")
+    )
+    shared_s = p0[..., 0] * (1.0 - 1.0 / prompts.clip(min=1.0))
     tp = _column(chosen, "tp")
     gpus = np.array([n.gpus for n in fleet.node_types.values()], dtype=float)
     replicas = np.floor(gpus[:, None] / tp)
     return {
         "node_rate_per_s": replicas[:, :, None] / work_s,
+        "saturated_rate_per_s": replicas[:, :, None] / (work_s - shared_s),
         "replicas_per_node": replicas,
         "gpus_per_replica": tp,
         "work_s": work_s,
@@ -279,6 +288,17 @@ def _serving_constants(
         "weights_bytes": _column(chosen, "weights_bytes")[0],
         "flop_per_token": 2.0 * _column(chosen, "parameters")[0],
     }
+
+
+def _stretches(quantiles: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Mean lengths [S, Q - 1] of the stretches between quantiles [S, Q].
+
+    Midpoints, but for the longest, which are few and far: they are what the mean leaves for them.
+    """
+    middle = 0.5 * (quantiles[:, 1:] + quantiles[:, :-1])
+    rest = mean * middle.shape[1] - middle[:, :-1].sum(axis=1)
+    middle[:, -1] = np.clip(rest, quantiles[:, -2], quantiles[:, -1])
+    return middle
 
 
 def _power_constants(
