@@ -29,11 +29,11 @@ from marlin.schedulers.learning.networks import (
     tensor,
     unpack,
 )
-from marlin.schedulers.learning.ranking import presets
+from marlin.schedulers.learning.practice import Practice
+from marlin.schedulers.learning.presets import presets
 from marlin.schedulers.learning.replay import Draw, Ring
 from marlin.schedulers.learning.returns import td_target
 from marlin.schedulers.learning.scheduler import LearnedScheduler
-from marlin.schedulers.learning.worlds import Practice
 
 OBJECTIVE_COUNT = len(OBJECTIVES)
 AS_RUN_WIDTH = 128
@@ -64,7 +64,7 @@ class Ddqn(LearnedScheduler):
     ) -> Iterator[None]:
         """Epsilon-greedy, epsilon falling from one; `updates` steps after each epoch."""
         ring = Ring(self.capacity, practice.seen.shape[1], 1)
-        while practice.affords(1):
+        while practice.affords(self.stride):
             epsilon = max(1.0 - (1.0 - practice.left) / self.explored, self.epsilon_least)
             best = learner.choose(practice.seen, practice.weights)
             random = rng.integers(0, len(learner.presets), len(best))
@@ -102,18 +102,20 @@ class Learner:
         return network(rows)[0].reshape(len(rows), len(self.presets), OBJECTIVE_COUNT)
 
     def update(self, batch: Draw) -> None:
-        """One step: the network chooses the next preset, its slow copy says what that is worth."""
-        every = torch.arange(len(batch.seen))
-        with torch.no_grad():
-            after = joined(batch.after, batch.weights)
-            best = torch.as_tensor(self.choose(batch.after, batch.weights))
-            value = self.values(self.target, after)[every, best]
-            goal = td_target(tensor(batch.reward), value, self.options.discount)
-        chosen = torch.as_tensor(batch.action[:, 0].astype(int))
-        guess = self.values(self.network, joined(batch.seen, batch.weights))[every, chosen]
-        loss = torch.nn.functional.smooth_l1_loss(guess, goal)
+        """One step of the network towards `goals`, then of its slow copy after it."""
+        table = self.values(self.network, joined(batch.seen, batch.weights))
+        guess = table[torch.arange(len(table)), torch.as_tensor(batch.action[:, 0].astype(int))]
+        loss = torch.nn.functional.smooth_l1_loss(guess, self.goals(batch))
         descend(self.step, loss, self.options.gradient_limit)
         follow(self.target, self.network, self.options.target_rate)
+
+    def goals(self, batch: Draw) -> torch.Tensor:
+        """Targets [R, N]: the network chooses the next preset, its slow copy says its worth."""
+        with torch.no_grad():
+            table = self.values(self.target, joined(batch.after, batch.weights))
+            best = torch.as_tensor(self.choose(batch.after, batch.weights))
+            value = table[torch.arange(len(table)), best]
+            return td_target(tensor(batch.reward), value, self.options.discount)
 
     def pack(self) -> dict[str, np.ndarray]:
         """The network's parameters."""

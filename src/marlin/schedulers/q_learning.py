@@ -25,9 +25,9 @@ from marlin.schedulers.learning.features import (
     WATER,
     of_sites,
 )
-from marlin.schedulers.learning.ranking import presets, start_logits
+from marlin.schedulers.learning.practice import Practice
+from marlin.schedulers.learning.presets import presets, start_logits
 from marlin.schedulers.learning.scheduler import LearnedScheduler
-from marlin.schedulers.learning.worlds import Practice
 from marlin.schedulers.schemes import SCHEMES
 
 LOAD_EDGES = (-0.6, -0.4, -0.2)  # of the feature: fleet loads of 0.2, 0.3 and 0.4
@@ -57,7 +57,7 @@ class QLearning(LearnedScheduler):
         self, learner: Learner, practice: Practice, rng: np.random.Generator
     ) -> Iterator[None]:
         """Epsilon-greedy under each world's scheme, epsilon falling from one."""
-        while practice.affords(1):
+        while practice.affords(self.stride):
             epsilon = max(1.0 - (1.0 - practice.left) / self.explored, self.epsilon_least)
             best = learner.choose(practice.seen, practice.weights)
             random = rng.integers(0, len(learner.presets), len(best))
