@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 import synthetic
 import torch
 from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 import marlin.envs
@@ -182,6 +185,36 @@ def test_a_row_of_the_batched_core_is_a_single_run_in_numpy_and_torch() -> None:
         CORE.observe(state, epochs),
         atol=1e-9,
     )
+
+
+@given(seed=st.integers(0, 2**31), reach=st.sampled_from([0.0, 0.3, 1.0]))
+@settings(max_examples=25, deadline=None)
+def test_epochs_conserve_requests_and_observations_keep_to_their_space(seed, reach) -> None:
+    rng = np.random.default_rng(seed)
+    epochs = rng.choice(CORE.days, 3) + rng.integers(0, 90, 3)
+    state = CORE.start(3)
+    space = FleetParallelEnv(CORE).observation_space("ttft")
+    for t in range(3):
+        before = state.backlog.sum(axis=(1, 2, 3))
+        actions = reach * rng.uniform(-1, 1, (3, CORE.action_size))
+        state, outcome = CORE.step(state, actions, epochs + t)
+        kept = outcome.served + outcome.dropped + outcome.waiting
+        np.testing.assert_allclose(before + outcome.arrived, kept, rtol=1e-9)
+        assert (outcome.energy_kwh >= 0).all()
+        for seen in CORE.observe(state, epochs + t + 1).astype(np.float32):
+            assert space.contains(seen)
+
+
+def test_an_observation_tells_which_models_a_site_holds() -> None:
+    epoch, start = np.array([CORE.days[0]]), CORE.start(1)
+    swapped = replace(start, loaded=start.loaded[..., ::-1])
+    sites = len(CORE.world.sites)
+    small, large = (slice(k * sites, (k + 1) * sites) for k in (7, 8))
+    one, other = (CORE.observe(state, epoch)[0] for state in (start, swapped))
+    np.testing.assert_array_equal(one[small], other[large])
+    np.testing.assert_allclose(one[small] + 0.5, CORE.world.constants.usual_share[:, 0])
+    rest = np.delete(np.arange(CORE.observation_size), np.r_[small, large])
+    np.testing.assert_array_equal(one[rest], other[rest])
 
 
 def test_the_core_is_differentiable_in_actions() -> None:

@@ -161,6 +161,16 @@ def test_without_snakemakes_memory_changed_settings_go_unseen_but_not_unverified
         aside.rename(memory)
 
 
+def test_the_comparison_with_replay_is_a_job_on_the_profiles(copy):
+    target = f"{RESULTS}/serving/fluid.csv"
+    assert copy.planned(target, "--config", "suite=probe") == {"fluid"}
+    done = copy.snakemake("-n", "-p", target, "--config", "suite=probe")
+    command = re.search(r"Shell command: \(?(.*)", done.stdout + done.stderr)
+    assert command
+    assert command[1].startswith("python -m marlin.fluid_validation scenario=fortnight")
+    assert f"--profiles {RESULTS}/serving/profiles.parquet --output {target}" in command[1]
+
+
 def test_commands_of_jobs_can_be_pasted_into_a_terminal(copy):
     done = copy.snakemake("-n", "-p", "-F", *TARGETS, "--config", "suite=probe")
     commands = re.findall(r"^Shell command: \(?(.*)$", done.stdout + done.stderr, re.MULTILINE)

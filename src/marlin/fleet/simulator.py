@@ -61,9 +61,7 @@ def step(world: World, state: State, plan: Plan, inputs: Inputs) -> tuple[State,
     spill = _spill(world, routed, capacity, slots, waiting)
     network = _network_s(terms, spill, sent)
     routed = _spilled(terms, spill, routed)
-    full = 1.0 / capacity_per_s(world, on).clip(min=TINY)
-    before_load = xp.sum(waiting * full, axis=1)  # [M, D, B], as the next
-    asked = xp.sum(routed * full, axis=1) + before_load
+    asked = xp.sum((routed + waiting) * slots, axis=1)  # [M, D, B]
     nodes = _nodes(world, on, before, _loaded_first(state.loaded), asked)
     slots = 1.0 / capacity_per_s(world, nodes.ready).clip(min=TINY)
 
@@ -74,7 +72,7 @@ def step(world: World, state: State, plan: Plan, inputs: Inputs) -> tuple[State,
     replicas = _replicas(terms, load + waiting_load, utilisation)
     rate = xp.sum(routed, axis=(0, 1))  # [D, B]
     inside = (
-        rate * _backlog_wait_s(world, before_load, asked)
+        rate * _backlog_wait_s(world, nodes, waiting_load, utilisation)
         + _cold_wait(world, nodes, replicas, routed)
         + _serving_latency(terms, replicas, nodes.ready, routed, load)
     )
@@ -422,15 +420,17 @@ def _serving_latency(
     return xp.sum(of_node * ready, axis=(0, 1))
 
 
-def _backlog_wait_s(world: World, before: Array, asked: Array) -> Array:
+def _backlog_wait_s(world: World, nodes: _Nodes, waiting_load: Array, utilisation: Array) -> Array:
     """Mean wait behind the backlog, [D, B]: half of what stood before plus half of what is left.
 
-    It ends at the patience: who waits longer is dropped. Shapes: load of all nodes that are on, by
-    what waits and by that and arrivals, [M, D, B].
+    What is left because nodes come late is none of it, see `_cold_wait`. It ends at the patience:
+    who waits longer is dropped.
     """
-    xp = array_namespace(asked)
-    left = (xp.sum(asked, axis=0) - 1.0).clip(min=0.0)
-    return (0.5 * world.epoch_s * (xp.sum(before, axis=0) + left)).clip(max=world.patience_s)
+    xp = array_namespace(utilisation)
+    serving = xp.sum(nodes.ready, axis=0) / xp.sum(nodes.on, axis=0).clip(min=TINY)
+    before = serving * xp.sum(waiting_load, axis=(0, 1))
+    left = (serving * utilisation - 1.0).clip(min=0.0)
+    return (0.5 * world.epoch_s * (before + left)).clip(max=world.patience_s)
 
 
 def _cold_wait(world: World, nodes: _Nodes, replicas: _Replicas, routed: Array) -> Array:
