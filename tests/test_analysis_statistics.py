@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from marlin.analysis.statistics import (
     bootstrap_interquartile_means,
     estimate,
+    gap_closed,
     hypervolume,
     interquartile_mean,
     paired_ratio,
@@ -153,3 +154,26 @@ def test_hypervolume_grows_with_points_and_ignores_dominated_ones(points: np.nda
     assert hypervolume(points[:-1]) <= whole + 1e-12
     dominated = np.minimum(points.max(axis=0) + 0.01, 2.0)
     assert hypervolume(np.vstack([points, dominated])) == pytest.approx(whole)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "score", "bound", "closed"),
+    [(10, 10, 4, 0.0), (10, 7, 4, 0.5), (10, 4, 4, 1.0), (10, 16, 4, -1.0), (-1, -2, -3, 0.5)],
+)
+def test_share_of_the_gap_that_is_closed(baseline, score, bound, closed) -> None:
+    as_strata = ([np.array([[float(value)]])] for value in (score, baseline, bound))
+    assert gap_closed(*as_strata)[0].item() == closed
+
+
+def test_without_a_gap_there_is_no_share_of_it() -> None:
+    cells = np.array([[4.0, 10.0]])
+    closed = gap_closed([cells + 1.0], [cells], [np.array([[4.0, 4.0]])])[0]
+    assert np.isnan(closed[0, 0])
+    assert closed[0, 1] == pytest.approx(-1 / 6)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(0, 1e6), st.floats(0, 1e6))
+def test_nothing_closes_more_than_the_gap(bound, above, higher) -> None:
+    cells = ([np.array([[value]])] for value in (bound + above, bound + higher, bound))
+    closed = gap_closed(*cells)[0].item()
+    assert np.isnan(closed) or closed <= 1.0

@@ -381,3 +381,10 @@ def test_a_score_below_its_bound_is_an_error(results: Path, episodes: pd.DataFra
         summary.scores(episodes, bounds.iloc[:0])
     without = episodes[episodes["method"] != "weighted_round_robin"]
     assert summary.scores(without, bounds).empty
+
+
+def test_fluid_table_has_the_range_of_errors_by_load(results: Path) -> None:
+    assert load(results, "fluid")["rows"] == [
+        ["0.20", "2.0 to 8.0", "1.0", "−30.0", "1.0"],
+        ["0.85", "−24.0 to 1.5", "1.0", "−30.0", "1.0"],
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields, replace
 
 import fleets
@@ -17,7 +16,7 @@ from marlin import compose, inputs, plan
 from marlin.bounds.__main__ import bounds
 from marlin.bounds.judges import fluid_bound, fluid_day, replay_bound, replay_day
 from marlin.bounds.requests import asked, expected, mean_context_tokens, replay_work, single
-from marlin.bounds.targets import ALONE, TARGETS, gap_closed, target_value
+from marlin.bounds.targets import ALONE, TARGETS, target_value
 from marlin.bounds.work import MARGIN, fluid_work
 from marlin.errors import UserError
 from marlin.fleet.contract import Inputs, Plan, row
@@ -414,24 +413,6 @@ def test_values_of_targets() -> None:
     objectives, reference = np.array([1.0, 20.0, 300.0, -4.0]), np.array([2.0, 20.0, 100.0, -4.0])
     assert target_value("water", objectives, reference) == 300.0
     assert target_value("balanced", objectives, reference) == pytest.approx((0.5 + 1 + 3 - 1) / 4)
-
-
-def test_share_of_the_gap_that_is_closed() -> None:
-    assert gap_closed(10.0, 10.0, 4.0) == 0.0
-    assert gap_closed(10.0, 7.0, 4.0) == 0.5
-    assert gap_closed(10.0, 4.0, 4.0) == 1.0
-    assert gap_closed(10.0, 16.0, 4.0) == -1.0
-    assert gap_closed(-1.0, -2.0, -3.0) == 0.5
-    assert math.isnan(gap_closed(4.0, 5.0, 4.0))
-    for baseline, method in ((10.0, 3.0), (3.0, 10.0)):
-        with pytest.raises(ValueError, match="below the bound"):
-            gap_closed(baseline, method, 4.0)
-
-
-@given(st.floats(-1e6, 1e6), st.floats(0, 1e6), st.floats(0, 1e6))
-def test_nothing_closes_more_than_the_gap(bound, above, higher) -> None:
-    closed = gap_closed(bound + higher, bound + above, bound)
-    assert math.isnan(closed) or closed <= 1.0
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,12 @@ from marlin.fleet.contract import OBJECTIVES, Outcome, convert
 from marlin.fleet.simulator import step
 from marlin.fleet.world import VALIDATION
 from marlin.schedulers.base import Budget
+from marlin.schedulers.learning.features import observe, state_size
+from marlin.schedulers.learning.rewards import even_split
 from marlin.schedulers.marlin import Marlin
 from marlin.schedulers.marlin.agents import AGENTS
-from marlin.schedulers.marlin.codec import action_size, decode, heuristic, observe, state_size
-from marlin.schedulers.marlin.play import even_split, rewards
+from marlin.schedulers.marlin.codec import action_size, decode, heuristic
+from marlin.schedulers.marlin.play import rewards
 from marlin.schedulers.marlin.replay import DualReplay, Replay
 from marlin.schedulers.marlin.training import make_learners, pack, unpack
 

@@ -31,6 +31,7 @@ rule tables:
         profiles="<results>/serving/profiles.parquet",
         silicon="<results>/serving/silicon.parquet",
         power="<results>/serving/power.csv",
+        fluid="<results>/serving/fluid.csv",
         bounds=BOUND_FILES,
         data_sources=expand(
             "<results>/data/{stem}.sources.json",

@@ -21,6 +21,7 @@ TABLES = (
     "calibration",
     "profiles",
     "power",
+    "fluid",
     "sources",
 )
 FIGURES = ("pareto", "day", "learning", "calibration", "power")

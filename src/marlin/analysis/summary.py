@@ -490,6 +490,27 @@ def power(configurations: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def fluid_agreement(cases: pd.DataFrame) -> pd.DataFrame:
+    """How far the fluid model is from replay, by utilisation of the site.
+
+    Columns: utilisation, and the lowest and highest error of mean TTFT and of energy in per cent,
+    over mixes of lengths and burstiness with warm nodes (`warm_*`) and with half the nodes cold
+    (`cold_*`).
+    """
+    rows = []
+    for utilisation, cells in cases.groupby("utilisation", sort=True):
+        row: dict[str, float] = {"utilisation": float(str(utilisation))}
+        for name, part in (("warm", cells["warm"] == 1.0), ("cold", cells["warm"] < 1.0)):
+            for quantity in ("ttft", "energy"):
+                errors = 100.0 * cells.loc[part, f"{quantity}_error"]
+                row |= {
+                    f"{name}_{quantity}_low_percent": float(errors.min()),
+                    f"{name}_{quantity}_high_percent": float(errors.max()),
+                }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def estimate_of(row: pd.Series, name: str) -> Estimate:
     """The estimate that `_columns` spread over a row."""
     return Estimate(float(row[name]), float(row[f"{name}_low"]), float(row[f"{name}_high"]))

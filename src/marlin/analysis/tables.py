@@ -238,6 +238,28 @@ def power_table(power: pd.DataFrame) -> Table:
     return Table("power", columns, rows, values, 2)
 
 
+def fluid_table(cases: pd.DataFrame) -> Table:
+    """Errors of the fluid model against replay by utilisation."""
+    values = summary.fluid_agreement(cases)
+    columns = ["Utilisation", "TTFT, %", "Energy, %", "TTFT, half cold, %", "Energy, half cold, %"]
+    rows = [
+        [number(cell["utilisation"], 2)]
+        + [
+            _range(cell[f"{name}_{quantity}_low_percent"], cell[f"{name}_{quantity}_high_percent"])
+            for name in ("warm", "cold")
+            for quantity in ("ttft", "energy")
+        ]
+        for _, cell in values.iterrows()
+    ]
+    return Table("fluid", columns, rows, values)
+
+
+def _range(low: float, high: float) -> str:
+    """`-3.1 to 4.0`, or one number where both print alike."""
+    first, last = number(low, 1), number(high, 1)
+    return first if first == last else f"{first} to {last}"
+
+
 def sources_table(entries: list[dict[str, Any]]) -> Table:
     """Data sets of the scenarios with version, licence and attribution."""
     frame = pd.DataFrame(entries)
@@ -285,6 +307,7 @@ def build(results_dir: Path) -> None:
         calibration_table(silicon),
         profiles_table(silicon, profiles),
         power_table(power),
+        fluid_table(read_fluid(results_dir)),
         sources_table(entries),
     ]
     for table in tables:
@@ -305,6 +328,14 @@ def serving(results_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
             raise UserError(f"{path} does not exist: run the calibration of the suite")
         frames.append(pd.read_parquet(path))
     return frames[0], frames[1]
+
+
+def read_fluid(results_dir: Path) -> pd.DataFrame:
+    """The fluid model against replay, one row a case. Raises UserError when it is missing."""
+    path = results_dir / "serving" / "fluid.csv"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: run `python -m marlin.fluid_validation`")
+    return pd.read_csv(path)
 
 
 def read_bounds(results_dir: Path) -> pd.DataFrame:

@@ -1,8 +1,7 @@
-"""What is bounded: each objective, and weighted sums of them; how much of a gap was closed."""
+"""What is bounded: each objective, and weighted sums of them."""
 
 from __future__ import annotations
 
-import math
 from itertools import combinations
 
 import numpy as np
@@ -33,16 +32,3 @@ def target_value(name: str, objectives: np.ndarray, reference: np.ndarray) -> fl
     if name in ALONE:
         return float(objectives[ALONE.index(name)])
     return float(TARGETS[name] @ (objectives / np.abs(reference)))
-
-
-def gap_closed(baseline: float, method: float, bound: float) -> float:
-    """Share of the way from `baseline` to `bound` that `method` goes; lower values are better.
-
-    One at the bound, zero at the baseline, negative where the method is worse than the baseline.
-    NaN where the baseline is at the bound: there is no gap to close. Raises ValueError if baseline
-    or method is below the bound, which nothing valid is.
-    """
-    for name, value in (("baseline", baseline), ("method", method)):
-        if value < bound:
-            raise ValueError(f"the {name} ({value:g}) is below the bound ({bound:g})")
-    return (baseline - method) / (baseline - bound) if baseline > bound else math.nan

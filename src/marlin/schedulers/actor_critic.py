@@ -30,10 +30,10 @@ from marlin.schedulers.learning.networks import (
     tensor,
     unpack,
 )
-from marlin.schedulers.learning.ranking import presets, start_logits
+from marlin.schedulers.learning.practice import Practice, Transition
+from marlin.schedulers.learning.presets import presets, start_logits
 from marlin.schedulers.learning.returns import advantages, td_target
 from marlin.schedulers.learning.scheduler import LearnedScheduler
-from marlin.schedulers.learning.worlds import Practice, Transition
 
 OBJECTIVE_COUNT = len(OBJECTIVES)
 AS_RUN_WIDTH = 128
@@ -57,13 +57,18 @@ class ActorCritic(LearnedScheduler):
         """See `LearnedScheduler.learner`."""
         return Learner(self, state_size(world) + OBJECTIVE_COUNT, seed)
 
+    @property
+    def stride(self) -> int:
+        """See `LearnedScheduler.stride`."""
+        return self.rollout
+
     def practise(
         self, learner: Learner, practice: Practice, rng: np.random.Generator
     ) -> Iterator[None]:
         """Act for `rollout` epochs, then one step on all of them."""
-        while practice.affords(self.rollout):
+        while practice.affords(self.stride):
             chosen, walked = [], []
-            for _ in range(self.rollout):
+            for _ in range(self.stride):
                 chosen.append(learner.draw(practice.seen, practice.weights))
                 walked.append(practice.step(learner.presets[chosen[-1]]))
             set_rate([learner.step], practice.left * self.rate)

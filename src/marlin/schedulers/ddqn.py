@@ -17,6 +17,7 @@ from marlin.fleet.contract import OBJECTIVES
 from marlin.fleet.world import World
 from marlin.schedulers.base import Observation
 from marlin.schedulers.learning.consolidation import Consolidation, Epoch
+from marlin.schedulers.learning.exploration import Perseverance, falling
 from marlin.schedulers.learning.features import state_size
 from marlin.schedulers.learning.networks import (
     Mlps,
@@ -29,11 +30,11 @@ from marlin.schedulers.learning.networks import (
     tensor,
     unpack,
 )
-from marlin.schedulers.learning.ranking import presets
+from marlin.schedulers.learning.practice import Practice
+from marlin.schedulers.learning.presets import presets, start_logits
 from marlin.schedulers.learning.replay import Draw, Ring
 from marlin.schedulers.learning.returns import td_target
 from marlin.schedulers.learning.scheduler import LearnedScheduler
-from marlin.schedulers.learning.worlds import Practice
 
 OBJECTIVE_COUNT = len(OBJECTIVES)
 AS_RUN_WIDTH = 128
@@ -46,9 +47,10 @@ class Ddqn(LearnedScheduler):
     name: str = "ddqn"
     rate: float = Field(1e-3, gt=0, le=1, description="at first; falls to zero")
     discount: float = Field(0.8, ge=0, lt=1)
-    target_rate: float = Field(0.01, gt=0, le=1)
+    target_rate: float = Field(0.002, gt=0, le=1, description="of the copy that acts")
     explored: float = Field(0.5, gt=0, le=1, description="of the budget, until epsilon is least")
     epsilon_least: float = Field(0.05, ge=0, le=1)
+    spell: float = Field(1.0, ge=1, description="epochs that a trial lasts in the mean")
     batch_size: int = Field(256, ge=8, le=4096)
     capacity: int = Field(50_000, ge=100)
     updates: int = Field(4, ge=0, le=100, description="after each epoch of all worlds")
@@ -64,11 +66,12 @@ class Ddqn(LearnedScheduler):
     ) -> Iterator[None]:
         """Epsilon-greedy, epsilon falling from one; `updates` steps after each epoch."""
         ring = Ring(self.capacity, practice.seen.shape[1], 1)
-        while practice.affords(1):
-            epsilon = max(1.0 - (1.0 - practice.left) / self.explored, self.epsilon_least)
-            best = learner.choose(practice.seen, practice.weights)
-            random = rng.integers(0, len(learner.presets), len(best))
-            chosen = np.where(rng.random(len(best)) < epsilon, random, best)
+        trials = Perseverance(len(practice.seen), len(learner.presets), self.spell, rng)
+        while practice.affords(self.stride):
+            epsilon = falling(1.0 - practice.left, self.explored, self.epsilon_least)
+            chosen = trials.choose(
+                learner.choose(learner.network, practice.seen, practice.weights), epsilon
+            )
             ring.add(chosen[:, None], practice.step(learner.presets[chosen]))
             set_rate([learner.step], practice.left * self.rate)
             for _ in range(self.updates):
@@ -82,46 +85,50 @@ class Learner:
     def __init__(self, options: Ddqn, inputs: int, seed: int) -> None:
         self.options, self.presets = options, presets()
         generator, outputs = seeded(seed), len(self.presets) * OBJECTIVE_COUNT
-        self.network = Mlps(1, inputs, outputs, generator)
-        self.target = Mlps(1, inputs, outputs, generator)
+        self.network = Mlps(1, inputs, outputs, generator, last=0.01)
+        self.target = Mlps(1, inputs, outputs, generator, last=0.01)
         self.target.load_state_dict(self.network.state_dict())
         self.step = torch.optim.Adam(self.network.parameters(), options.rate)
 
     def act(self, seen: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Actions [B, A] of the best presets."""
-        return self.presets[self.choose(seen, weights)]
+        """Actions [B, A] of the presets that are best by the slow copy, which wavers less."""
+        return self.presets[self.choose(self.target, seen, weights)]
 
-    def choose(self, seen: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Presets [B] with the largest weighted value."""
+    def choose(self, network: Mlps, seen: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Presets [B] with the largest weighted value of `network`."""
         with torch.no_grad():
-            table = self.values(self.network, joined(seen, weights))
+            table = self.values(network, joined(seen, weights))
             return (table @ tensor(weights)[..., None])[..., 0].argmax(dim=1).numpy()
 
     def values(self, network: Mlps, rows: torch.Tensor) -> torch.Tensor:
-        """Values [R, P, N] of every preset for every objective."""
-        return network(rows)[0].reshape(len(rows), len(self.presets), OBJECTIVE_COUNT)
+        """Values [R, P, N] of every preset for every objective, around what speaks for it."""
+        start = tensor(start_logits(rows[:, -OBJECTIVE_COUNT:].numpy()))
+        table = network(rows)[0].reshape(len(rows), len(self.presets), OBJECTIVE_COUNT)
+        return table + start[..., None]
 
     def update(self, batch: Draw) -> None:
-        """One step: the network chooses the next preset, its slow copy says what that is worth."""
-        every = torch.arange(len(batch.seen))
-        with torch.no_grad():
-            after = joined(batch.after, batch.weights)
-            best = torch.as_tensor(self.choose(batch.after, batch.weights))
-            value = self.values(self.target, after)[every, best]
-            goal = td_target(tensor(batch.reward), value, self.options.discount)
-        chosen = torch.as_tensor(batch.action[:, 0].astype(int))
-        guess = self.values(self.network, joined(batch.seen, batch.weights))[every, chosen]
-        loss = torch.nn.functional.smooth_l1_loss(guess, goal)
+        """One step of the network towards `goals`, then of its slow copy after it."""
+        table = self.values(self.network, joined(batch.seen, batch.weights))
+        guess = table[torch.arange(len(table)), torch.as_tensor(batch.action[:, 0].astype(int))]
+        loss = torch.nn.functional.smooth_l1_loss(guess, self.goals(batch))
         descend(self.step, loss, self.options.gradient_limit)
         follow(self.target, self.network, self.options.target_rate)
 
+    def goals(self, batch: Draw) -> torch.Tensor:
+        """Targets [R, N]: the network chooses the next preset, its slow copy says its worth."""
+        with torch.no_grad():
+            table = self.values(self.target, joined(batch.after, batch.weights))
+            best = torch.as_tensor(self.choose(self.network, batch.after, batch.weights))
+            value = table[torch.arange(len(table)), best]
+            return td_target(tensor(batch.reward), value, self.options.discount)
+
     def pack(self) -> dict[str, np.ndarray]:
-        """The network's parameters."""
-        return pack({"network": self.network})
+        """The slow copy's parameters: what acts."""
+        return pack({"target": self.target})
 
     def unpack(self, named: dict[str, np.ndarray]) -> None:
         """Take what `pack` gave."""
-        unpack({"network": self.network}, named)
+        unpack({"target": self.target}, named)
 
 
 @dataclass

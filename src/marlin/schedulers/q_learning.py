@@ -15,6 +15,7 @@ from marlin.fleet.terms import TINY
 from marlin.fleet.world import World
 from marlin.schedulers.base import Observation
 from marlin.schedulers.learning.consolidation import Consolidation, Epoch
+from marlin.schedulers.learning.exploration import Perseverance, falling
 from marlin.schedulers.learning.features import (
     BACKLOG,
     CARBON,
@@ -25,9 +26,9 @@ from marlin.schedulers.learning.features import (
     WATER,
     of_sites,
 )
-from marlin.schedulers.learning.ranking import presets, start_logits
+from marlin.schedulers.learning.practice import Practice
+from marlin.schedulers.learning.presets import presets, start_logits
 from marlin.schedulers.learning.scheduler import LearnedScheduler
-from marlin.schedulers.learning.worlds import Practice
 from marlin.schedulers.schemes import SCHEMES
 
 LOAD_EDGES = (-0.6, -0.4, -0.2)  # of the feature: fleet loads of 0.2, 0.3 and 0.4
@@ -47,6 +48,7 @@ class QLearning(LearnedScheduler):
     rate_power: float = Field(0.7, gt=0.5, le=1, description="a value's n-th step is n^-power")
     explored: float = Field(0.5, gt=0, le=1, description="of the budget, until epsilon is least")
     epsilon_least: float = Field(0.05, ge=0, le=1)
+    spell: float = Field(8.0, ge=1, description="epochs that a trial lasts in the mean")
     drop_penalty: float = Field(5.0, ge=0)
 
     def learner(self, world: World, seed: int) -> Learner:
@@ -57,11 +59,10 @@ class QLearning(LearnedScheduler):
         self, learner: Learner, practice: Practice, rng: np.random.Generator
     ) -> Iterator[None]:
         """Epsilon-greedy under each world's scheme, epsilon falling from one."""
-        while practice.affords(1):
-            epsilon = max(1.0 - (1.0 - practice.left) / self.explored, self.epsilon_least)
-            best = learner.choose(practice.seen, practice.weights)
-            random = rng.integers(0, len(learner.presets), len(best))
-            chosen = np.where(rng.random(len(best)) < epsilon, random, best)
+        trials = Perseverance(len(practice.seen), len(learner.presets), self.spell, rng)
+        while practice.affords(self.stride):
+            epsilon = falling(1.0 - practice.left, self.explored, self.epsilon_least)
+            chosen = trials.choose(learner.choose(practice.seen, practice.weights), epsilon)
             walked = practice.step(learner.presets[chosen])
             before, after = learner.states(walked.seen), learner.states(walked.after)
             for row in zip(before, chosen, walked.reward, after, strict=True):

@@ -33,11 +33,11 @@ from marlin.schedulers.learning.networks import (
     tensor,
     unpack,
 )
+from marlin.schedulers.learning.practice import Practice
 from marlin.schedulers.learning.ranking import ACTION_SIZE, start_latent
 from marlin.schedulers.learning.replay import Draw, Ring
 from marlin.schedulers.learning.returns import td_target
 from marlin.schedulers.learning.scheduler import LearnedScheduler
-from marlin.schedulers.learning.worlds import Practice
 
 OBJECTIVE_COUNT = len(OBJECTIVES)
 
@@ -70,7 +70,7 @@ class SacScalar(LearnedScheduler):
     ) -> Iterator[None]:
         """Explore, remember, learn: `updates` steps after each epoch of all worlds."""
         ring = Ring(self.capacity, practice.seen.shape[1], ACTION_SIZE)
-        while practice.affords(1):
+        while practice.affords(self.stride):
             action = learner.explore(practice.seen, practice.weights)
             ring.add(action, practice.step(action))
             set_rate(learner.steps, practice.left * self.rate)

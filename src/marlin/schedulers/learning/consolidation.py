@@ -84,6 +84,7 @@ class Consolidation(Scheduler):
         world = task.world
         afforded = task.run.budget.training_epochs // world.epochs_per_day
         days = min(self.training_days, afforded)
+        self._learned = {}
         self.reset(world, task.run.seed)
         for first in task.days(TRAIN)[-days:] if days else []:
             state = world.idle_state(1)

@@ -8,7 +8,7 @@ R = T x B rows, N agents and objectives, A numbers of an action.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,10 +31,10 @@ from marlin.schedulers.learning.networks import (
     tensor,
     unpack,
 )
+from marlin.schedulers.learning.practice import Practice, Transition
 from marlin.schedulers.learning.ranking import ACTION_SIZE, start_latent
 from marlin.schedulers.learning.returns import advantages
 from marlin.schedulers.learning.scheduler import LearnedScheduler
-from marlin.schedulers.learning.worlds import Practice, Transition
 
 AGENTS = len(OBJECTIVES)
 START_LOG_STD = -1.5
@@ -60,13 +60,18 @@ class Ppo(LearnedScheduler):
     def learner(self, world: World, seed: int) -> Learner:
         """See `LearnedScheduler.learner`."""
 
+    @property
+    def stride(self) -> int:
+        """See `LearnedScheduler.stride`."""
+        return self.rollout
+
     def practise(
         self, learner: Learner, practice: Practice, rng: np.random.Generator
     ) -> Iterator[None]:
         """Walk `rollout` epochs, then learn from them in shuffled parts."""
-        while practice.affords(self.rollout):
+        while practice.affords(self.stride):
             latent, walked = [], []
-            for _ in range(self.rollout):
+            for _ in range(self.stride):
                 latent.append(learner.propose(practice.seen, practice.weights))
                 action = agreed(latent[-1], practice.weights)
                 walked.append(practice.step(action))
@@ -101,7 +106,7 @@ class Rollout:
         return Rollout(self.rows[part], latent, density, gain, self.goal[part], say)
 
 
-class Learner:
+class Learner(ABC):
     """Four actors; what values states and whose advantage an agent climbs is for subclasses."""
 
     critics: nn.Module

@@ -20,23 +20,16 @@ from marlin.schedulers.loads import load_per_request_per_s, site_capacity_per_s,
 RANKS = 4  # distance, carbon, water, price
 RANK_REACH = 3.0  # weights of the order lie between e^-3 and e^3
 ACTION_SIZE = RANKS + 3
-CEILING_LOW = 0.3  # how far a site is filled at least; at most to where the dispatcher stops
-PRESET_ORDERS = (  # by each alone, by all alike, by carbon and water, by all but distance
-    (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1),
-    (1, 1, 1, 1), (0, 1, 1, 0), (0, 1, 1, 1),
-)  # fmt: skip
-PRESET_READINESS = (  # how full sites, how busy nodes, how many stay on: most ready first
-    (0.9, -0.7, 0.5), (0.9, 0.0, 0.0), (0.9, 0.6, -0.6), (0.9, 1.0, -1.0),
-)  # fmt: skip
-START_LEAN = 1.5
-TARGET_LOW, TARGET_HIGH = 0.3, 0.9  # how busy the nodes that are on shall be
+LEAST = (
+    0.3  # how far a site is filled, and nodes are used, at least; at most as the dispatcher does
+)
 
 
 def decode(world: World, action: np.ndarray, forecast: Inputs, state: State) -> Plan:
     """Plans for the forecast from actions [B, 7] in [-1, 1]; see the module for what they mean."""
     level = 0.5 * (1.0 + action)
-    ceiling = CEILING_LOW + (world.utilisation_ceiling - CEILING_LOW) * level[:, RANKS]
-    target = TARGET_LOW + (TARGET_HIGH - TARGET_LOW) * level[:, RANKS + 1, None]
+    used = LEAST + (world.utilisation_ceiling - LEAST) * level[:, RANKS : RANKS + 2]
+    ceiling, target = used[:, 0], used[:, 1:]
     work = np.einsum(
         "boms,dms->bod", forecast.arrival_rate_per_s, load_per_request_per_s(world), optimize=True
     )
@@ -92,7 +85,7 @@ def fill_ranked(
     for pair in order.T:
         o, d = np.divmod(pair, sites)
         load = work[b, o, d]
-        taken = np.minimum(left[b, o], room[b, d] / load.clip(min=TINY))
+        taken = np.minimum(left[b, o], room[b, d] / load.clip(min=TINY)).clip(min=0.0)
         share[b, o, d] = taken
         left[b, o] -= taken
         room[b, d] -= taken * load
@@ -102,20 +95,3 @@ def fill_ranked(
 
 def _relative(value: np.ndarray) -> np.ndarray:
     return value / np.abs(value).mean(axis=(1, 2), keepdims=True).clip(min=TINY)
-
-
-def presets() -> np.ndarray:
-    """Actions [P, 7] for learners that choose from a list: every order with every readiness."""
-    pairs = [(order, ready) for order in PRESET_ORDERS for ready in PRESET_READINESS]
-    return np.array([np.r_[2.0 * np.array(order) - 1.0, ready] for order, ready in pairs])
-
-
-def start_logits(weights: np.ndarray) -> np.ndarray:
-    """What speaks for each preset before anything is learned, [B, P]: how near its order is.
-
-    Minus the distance of what the order weighs from the scheme `weights` [B, 4].
-    """
-    orders = np.array(PRESET_ORDERS)
-    orders = orders / orders.sum(axis=1, keepdims=True)
-    away = np.abs(orders - weights[:, None]).sum(axis=2)  # [B, orders]
-    return -START_LEAN * np.repeat(away, len(PRESET_READINESS), axis=1)

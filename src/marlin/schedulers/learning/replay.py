@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from marlin.schedulers.learning.worlds import Transition
+from marlin.schedulers.learning.practice import Transition
 from marlin.schedulers.schemes import SCHEMES
 
 

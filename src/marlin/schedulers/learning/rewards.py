@@ -32,14 +32,14 @@ def metric_table(outcome: Outcome) -> np.ndarray:
     return np.stack(outcome.objectives(), axis=-1)
 
 
-def metrics_per_served(outcome: Outcome) -> np.ndarray:
+def metrics_per_served(outcome: Outcome, shift_usd: float = SHIFT_USD) -> np.ndarray:
     """Positive metrics [B, N]: per request served, so that turning requests away earns nothing.
 
-    Prices may be negative: energy costs are shifted by `SHIFT_USD` a kWh.
+    Prices may be negative: energy costs are shifted by `shift_usd` a kWh.
     """
     served = np.clip(1.0 - dropped_share(outcome), 0.01, 1.0)
     table = metric_table(outcome)
-    table[:, 3] += SHIFT_USD * outcome.energy_kwh
+    table[:, 3] += shift_usd * outcome.energy_kwh
     table[:, 1:] /= served[:, None]
     return np.clip(table, 1e-3, None)
 
@@ -49,13 +49,13 @@ def dropped_share(outcome: Outcome) -> np.ndarray:
     return outcome.dropped / np.clip(outcome.arrived, 1e-9, None)
 
 
-def log_ratio_rewards(
-    outcome: Outcome, reference: np.ndarray, drop_penalty: float, reach: float = RATIO_REACH
-) -> np.ndarray:
+def log_ratio_rewards(outcome: Outcome, reference: np.ndarray, drop_penalty: float) -> np.ndarray:
     """Rewards [B, N]: minus the scaled logarithm of each metric over the reference's [B, N].
 
-    Ratios are cut at `reach` and its inverse: one cold start must not drown the rest. A share of
-    requests dropped costs every objective `drop_penalty` in proportion.
+    `reference` is `metrics_per_served` of the even split. Ratios are cut at `RATIO_REACH` and its
+    inverse: one cold start must not drown the rest. Every objective pays `drop_penalty` times the
+    share of requests dropped.
     """
-    ratio = np.clip(metrics_per_served(outcome) / reference, 1.0 / reach, reach)
+    ratio = metrics_per_served(outcome) / reference
+    ratio = np.clip(ratio, 1.0 / RATIO_REACH, RATIO_REACH)
     return -METRIC_SCALE * np.log(ratio) - drop_penalty * dropped_share(outcome)[:, None]

@@ -14,9 +14,9 @@ from marlin.fleet.simulator import step
 from marlin.fleet.world import VALIDATION, World
 from marlin.schedulers.base import Observation, Scheduler
 from marlin.schedulers.learning.features import observe
+from marlin.schedulers.learning.practice import Practice
 from marlin.schedulers.learning.ranking import decode
 from marlin.schedulers.learning.rewards import metric_table
-from marlin.schedulers.learning.worlds import Practice
 from marlin.schedulers.schemes import SCHEMES, scheme
 
 if TYPE_CHECKING:
@@ -46,6 +46,11 @@ class LearnedScheduler(Scheduler):
 
     drop_penalty: float
 
+    @property
+    def stride(self) -> int:
+        """Epochs of all worlds that each turn of `practise` takes."""
+        return 1
+
     @abstractmethod
     def learner(self, world: World, seed: int) -> Learner:
         """A learner that knows nothing yet."""
@@ -74,19 +79,23 @@ class LearnedScheduler(Scheduler):
         return decode(world, action, forecast, state)
 
     def train(self, task: Task) -> list[dict[str, Any]]:
-        """Learn on training days; rows of the learning curve on validation days."""
+        """Learn on training days; rows of the learning curve on validation days.
+
+        What is kept is the checkpoint that did best there.
+        """
         seed, budget = task.run.seed, task.run.budget
         learner = self.learner(task.world, seed)
         practice = Practice(task, np.random.default_rng([seed, 1]), self.drop_penalty)
-        marks = list(np.linspace(0, budget.training_epochs, budget.checkpoints + 1)[1:-1])
+        marks = list(np.linspace(0, budget.training_epochs, budget.checkpoints + 1)[1:])
         rows = validated(task, learner.act, 0)
+        self._learned, best = learner.pack(), np.inf
         for _ in self.practise(learner, practice, np.random.default_rng([seed, 2])):
-            if marks and practice.spent >= marks[0]:
+            if practice.spent >= marks[0] or not practice.affords(self.stride):
                 marks.pop(0)
-                rows += validated(task, learner.act, practice.spent)
-        if practice.spent:
-            rows += validated(task, learner.act, practice.spent)
-        self._learned = learner.pack()
+                now = validated(task, learner.act, practice.spent)
+                rows += now
+                if (score := weighted_log(now)) < best:
+                    self._learned, best = learner.pack(), score
         return rows
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -120,3 +129,10 @@ def validated(task: Task, act: Act, spent: int) -> list[dict[str, Any]]:
         | dict(zip(OBJECTIVES, mean.tolist(), strict=True))
         for name, mean in zip(SCHEMES, means, strict=True)
     ]
+
+
+def weighted_log(rows: list[dict[str, Any]]) -> float:
+    """Sum over schemes of the weighted logarithms of their objectives; lower is better."""
+    table = np.array([[row[name] for name in OBJECTIVES] for row in rows])
+    weights = np.array(list(SCHEMES.values()))
+    return float((weights * np.log(table.clip(min=1e-9))).sum())

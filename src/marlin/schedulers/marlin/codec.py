@@ -1,13 +1,12 @@
-"""What MARLIN's agents see and what their numbers mean."""
+"""What the numbers of MARLIN's agents mean; what they see is `learning.features`."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.special import softmax
 
-from marlin.fleet.contract import Inputs, Plan, State
+from marlin.fleet.contract import Inputs, Plan
 from marlin.fleet.power_down import sized_plan
-from marlin.fleet.simulator import site_capacity
 from marlin.fleet.world import World
 from marlin.schedulers.factors import carbon_g_per_kwh, price_usd_per_mwh, water_l_per_kwh
 
@@ -16,41 +15,11 @@ NEAREST_PER_S = 60.0  # strongest weight of a second of RTT in the routing logit
 TARGET_LOW, TARGET_HIGH = 0.3, 0.85
 RULE_TARGET = np.array([-0.2, 0.6, 0.6, 0.6])  # of the four rules of thumb
 RULE_LOCALITY = np.array([1.0, -1.0, -1.0, -1.0])
-GLOBAL_FEATURES = 1
-SITE_FEATURES = 7
 
 
 def action_size(world: World) -> int:
     """Numbers in an action: a preference per model and site, a load target per site, locality."""
     return (len(world.models) + 1) * len(world.sites) + 1
-
-
-def state_size(world: World) -> int:
-    """Numbers in an agent's state."""
-    return SITE_FEATURES * len(world.sites) + GLOBAL_FEATURES
-
-
-def observe(world: World, state: State, forecast: Inputs) -> np.ndarray:
-    """State of every agent, [B, state_size]: per site carbon, price, water, PUE, demand nearby,
-    backlog and nodes on; and the demand of the whole fleet. Each number is of the order of one.
-    """
-    constants = world.constants
-    arrivals = forecast.arrival_rate_per_s
-    demand = arrivals.sum(axis=(2, 3))  # [B, O]
-    closest = softmax(-constants.rtt_s / 0.02, axis=-1)  # [O, D]
-    total = np.clip(demand.sum(axis=-1, keepdims=True), 1e-9, None)
-    capacity = site_capacity(constants, constants.nodes[None])[0]  # [D, M, S]
-    fleet = (arrivals.sum(axis=1) / capacity.sum(axis=0)).sum(axis=(1, 2))
-    sites = [
-        (forecast.carbon_g_per_kwh - 300.0) / 200.0,
-        np.clip((forecast.price_usd_per_mwh - 50.0) / 50.0, -3.0, 3.0),
-        water_l_per_kwh(forecast) - 1.5,
-        (forecast.pue - 1.2) * 5.0,
-        5.0 * demand @ closest / total - 0.4,
-        np.clip((state.backlog / (capacity * world.epoch_s)).sum(axis=(2, 3)), 0.0, 2.0),
-        state.nodes_on.sum(axis=-1) / constants.nodes.sum(axis=-1) - 0.5,
-    ]
-    return np.concatenate([*sites, 2.0 * fleet[:, None] - 1.0], axis=-1)
 
 
 def decode(world: World, action: np.ndarray, forecast: Inputs) -> Plan:

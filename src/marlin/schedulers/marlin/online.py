@@ -11,11 +11,12 @@ from marlin.fleet.contract import Outcome, Plan
 from marlin.fleet.world import World
 from marlin.games.negotiation import Rules, starting_capital
 from marlin.schedulers.base import Observation
+from marlin.schedulers.learning.features import observe
+from marlin.schedulers.learning.rewards import even_split
 from marlin.schedulers.marlin.agents import AGENTS
-from marlin.schedulers.marlin.codec import decode, observe
+from marlin.schedulers.marlin.codec import decode
 from marlin.schedulers.marlin.play import (
     agree,
-    even_split,
     paid,
     propose,
     repeat,

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from marlin.fleet.contract import Inputs, Outcome, State, repeat
-from marlin.fleet.power_down import sized_plan
 from marlin.fleet.simulator import step
 from marlin.fleet.world import World
 from marlin.games import negotiation
+from marlin.schedulers.learning.features import observe
+from marlin.schedulers.learning.rewards import dropped_share, metric_table, metrics_per_served
 from marlin.schedulers.marlin.agents import AGENTS, Learners
-from marlin.schedulers.marlin.codec import decode, heuristic, observe
+from marlin.schedulers.marlin.codec import decode, heuristic
 
-REFERENCE_TARGET = 0.75
 REWARD_SCALE = (12.0, 8.0, 8.0, 8.0)  # the paper's weights of the metric term
 RATIO_REACH = (
     4.0  # beyond it a metric is as good or bad as at it: one cold start must not drown the rest
@@ -70,18 +70,6 @@ def agree(
     return agreed.detach().numpy()
 
 
-def even_split(world: World, forecast: Inputs, inputs: Inputs) -> Outcome:
-    """What the even split, planned on `forecast`, costs a warm fleet when `inputs` come true.
-
-    Rewards are measured against it. It starts from everything on and no backlog, whatever state
-    the world is in: a reference that suffered from the state would reward staying in bad ones.
-    """
-    demand = forecast.arrival_rate_per_s
-    routing = np.full((*demand.shape, len(world.sites)), 1.0 / len(world.sites))
-    plan = sized_plan(world, routing, demand, REFERENCE_TARGET)
-    return step(world, world.idle_state(len(demand)), plan, inputs)[1]
-
-
 def rewards(outcome: Outcome, reference: Outcome, weight_drops: float) -> np.ndarray:
     """Each agent's reward [B, N]: minus the scaled logarithm of its metric over the even split's.
 
@@ -90,21 +78,10 @@ def rewards(outcome: Outcome, reference: Outcome, weight_drops: float) -> np.nda
     `SHIFT_USD` a kWh before they are compared.
     """
 
-    def metric(of: Outcome) -> np.ndarray:
-        served = np.clip(1.0 - of.dropped / np.clip(of.arrived, 1e-9, None), 0.01, 1.0)
-        table = metric_table(of)
-        table[:, 3] += SHIFT_USD * of.energy_kwh
-        table[:, 1:] /= served[:, None]
-        return np.clip(table, 1e-3, None)
-
-    ratio = np.clip(metric(outcome) / metric(reference), 1.0 / RATIO_REACH, RATIO_REACH)
-    lost = (outcome.dropped / np.clip(outcome.arrived, 1e-9, None))[:, None]
-    return -np.array(REWARD_SCALE) * np.log(ratio) - weight_drops * lost
-
-
-def metric_table(outcome: Outcome) -> np.ndarray:
-    """Objectives as [B, N]."""
-    return np.stack(outcome.objectives(), axis=-1)
+    ratio = metrics_per_served(outcome, SHIFT_USD) / metrics_per_served(reference, SHIFT_USD)
+    lost = dropped_share(outcome)[:, None]
+    clipped = np.clip(ratio, 1.0 / RATIO_REACH, RATIO_REACH)
+    return -np.array(REWARD_SCALE) * np.log(clipped) - weight_drops * lost
 
 
 def tried(

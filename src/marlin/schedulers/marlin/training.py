@@ -10,20 +10,22 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from marlin.fleet.contract import OBJECTIVES, State
+from marlin.fleet.contract import OBJECTIVES
 from marlin.fleet.simulator import step
-from marlin.fleet.world import TRAIN, VALIDATION, World
+from marlin.fleet.world import VALIDATION, World
 from marlin.games.negotiation import Rules, starting_capital
+from marlin.schedulers.learning.features import observe, state_size
+from marlin.schedulers.learning.rewards import even_split, metric_table
+from marlin.schedulers.learning.worlds import Worlds
 from marlin.schedulers.marlin.agents import AGENTS, Hyperparameters, Learners
-from marlin.schedulers.marlin.codec import action_size, decode, observe, state_size
+from marlin.schedulers.marlin.codec import action_size, decode
 from marlin.schedulers.marlin.play import (
     agree,
-    even_split,
-    metric_table,
     paid,
     propose,
     repeat,
     rewards,
+    tensor,
     tried,
 )
 from marlin.schedulers.marlin.replay import DualReplay
@@ -92,40 +94,6 @@ def unpack(learners: Learners, named: dict[str, np.ndarray]) -> None:
         learners.log_temperature.copy_(torch.as_tensor(named["log_temperature"]))
 
 
-class Worlds:
-    """A batch of training worlds, each walking through a day, then moved to another."""
-
-    def __init__(self, task: Task, count: int, rng: np.random.Generator) -> None:
-        self.task, self.rng = task, rng
-        self.days = np.array(task.days(TRAIN))
-        self.per_day = task.world.epochs_per_day
-        self.start = rng.choice(self.days, count)
-        self.offset = rng.integers(0, self.per_day - 1, count)
-        self.scheme = rng.integers(0, len(SCHEMES), count)
-        self.state = task.world.idle_state(count)
-
-    @property
-    def epoch(self) -> np.ndarray:
-        """Current epoch of every world, [B]."""
-        return self.start + self.offset
-
-    def weights(self) -> Tensor:
-        """Scheme weights of every world, [B, N]."""
-        table = torch.tensor(list(SCHEMES.values()))
-        return table[torch.as_tensor(self.scheme)]
-
-    def advance(self, state: State) -> np.ndarray:
-        """Move every world one epoch on; returns which ones were moved to another day [B]."""
-        self.state = state
-        self.offset += 1
-        done = self.offset >= self.per_day - 1
-        self.start = np.where(done, self.rng.choice(self.days, len(done)), self.start)
-        self.offset = np.where(done, 0, self.offset)
-        drawn = self.rng.integers(0, len(SCHEMES), len(done))
-        self.scheme = np.where(done, drawn, self.scheme)
-        return done
-
-
 def train(options: Marlin, task: Task) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Train until the budget's simulated epochs are spent; weights and learning curve."""
     torch.set_num_threads(1)
@@ -135,7 +103,7 @@ def train(options: Marlin, task: Task) -> tuple[dict[str, np.ndarray], list[dict
     learners = make_learners(options, world, seed)
     replay = make_replay(options, world)
     worlds = Worlds(task, budget.worlds, rng)
-    capital = starting_capital(worlds.weights(), Rules())
+    capital = starting_capital(tensor(worlds.weights()), Rules())
     rounds = max(budget.training_epochs // (budget.worlds * CALLS_PER_ROUND), budget.checkpoints)
     marks = set(np.linspace(0, rounds, budget.checkpoints + 1).round().astype(int))
     rows = validate(task, world, learners, 0)
@@ -157,7 +125,7 @@ def play_round(
     worlds: Worlds, capital: Tensor, blend: float,
 ) -> Tensor:  # fmt: skip
     """One epoch of every world: propose, try, agree, carry out, remember; returns capital."""
-    epoch, weights, rules = worlds.epoch, worlds.weights(), Rules()
+    epoch, weights, rules = worlds.epoch, tensor(worlds.weights()), Rules()
     forecast, truth, upcoming = task.forecasts(epoch), task.truth(epoch), task.forecasts(epoch + 1)
     proposal = propose(learners, world, worlds.state, forecast, blend, explore=True)
     seen = proposal.state.numpy()
@@ -181,7 +149,7 @@ def play_round(
     )
     capital = paid(capital, outcome, offered, rules)
     moved = torch.as_tensor(worlds.advance(state))[:, None]
-    return torch.where(moved, starting_capital(worlds.weights(), rules), capital)
+    return torch.where(moved, starting_capital(tensor(worlds.weights()), rules), capital)
 
 
 def validate(task: Task, world: World, learners: Learners, spent: int) -> list[dict[str, Any]]:
