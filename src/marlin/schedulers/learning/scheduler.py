@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from tqdm import tqdm
 
 from marlin.fleet.contract import OBJECTIVES, Plan
 from marlin.fleet.simulator import step
@@ -44,6 +46,7 @@ class Learner(Protocol):
 class LearnedScheduler(Scheduler):
     """One learner for all schemes, trained before it is scored and left as it is afterwards."""
 
+    name: str
     drop_penalty: float
 
     @property
@@ -89,13 +92,16 @@ class LearnedScheduler(Scheduler):
         marks = list(np.linspace(0, budget.training_epochs, budget.checkpoints + 1)[1:])
         rows = validated(task, learner.act, 0)
         self._learned, best = learner.pack(), np.inf
-        for _ in self.practise(learner, practice, np.random.default_rng([seed, 2])):
-            if practice.spent >= marks[0] or not practice.affords(self.stride):
-                marks.pop(0)
-                now = validated(task, learner.act, practice.spent)
-                rows += now
-                if (score := weighted_log(now)) < best:
-                    self._learned, best = learner.pack(), score
+        turns = self.practise(learner, practice, np.random.default_rng([seed, 2]))
+        with _progress(f"{self.name} seed {seed}", budget.training_epochs) as bar:
+            for _ in turns:
+                bar.update(practice.spent - bar.n)
+                if practice.spent >= marks[0] or not practice.affords(self.stride):
+                    marks.pop(0)
+                    now = validated(task, learner.act, practice.spent)
+                    rows += now
+                    if (score := weighted_log(now)) < best:
+                        self._learned, best = learner.pack(), score
         return rows
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -136,3 +142,7 @@ def weighted_log(rows: list[dict[str, Any]]) -> float:
     table = np.array([[row[name] for name in OBJECTIVES] for row in rows])
     weights = np.array(list(SCHEMES.values()))
     return float((weights * np.log(table.clip(min=1e-9))).sum())
+
+
+def _progress(label: str, epochs: int) -> tqdm:
+    return tqdm(total=epochs, desc=label, unit="epoch", disable=not sys.stderr.isatty())
