@@ -52,7 +52,7 @@ from marlin.schedulers.learning.rewards import (
     log_ratio_rewards,
     metrics_per_served,
 )
-from marlin.schedulers.learning.scheduler import LearnedScheduler, weighted_log
+from marlin.schedulers.learning.scheduler import LearnedScheduler, keep_better, part
 from marlin.schedulers.loads import load_per_request_per_s
 from marlin.schedulers.mappo import Mappo
 from marlin.schedulers.q_learning import QLearning, QLearningAsRun, leaning
@@ -145,22 +145,6 @@ def test_training_repeats_bit_for_bit_and_survives_a_file(
     assert days[0] == days[1]
 
 
-def test_what_is_kept_is_the_checkpoint_that_did_best_on_validation_days(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from marlin.schedulers.learning import scheduler as module
-
-    scores, packs = iter([3.0, 1.0, 2.0]), []
-    monkeypatch.setattr(module, "weighted_log", lambda rows: next(scores))
-    monkeypatch.setattr(
-        module, "validated", lambda task, act, spent: packs.append(act.__self__.pack()) or []
-    )
-    scheduler = QLearning()
-    scheduler.train(make_task(budget=budget(1500, checkpoints=3)))
-    np.testing.assert_array_equal(scheduler.weights()["table"], packs[2]["table"])
-    assert not np.array_equal(packs[2]["table"], packs[3]["table"])
-
-
 @pytest.mark.parametrize("kind", LEARNED)
 def test_the_curve_begins_untrained_and_ends_within_the_budget(
     kind: Callable[[], LearnedScheduler],
@@ -181,8 +165,11 @@ def test_without_a_budget_nothing_is_learned() -> None:
     rows = scheduler.train(make_task(budget=budget(0)))
     assert {row["training_epochs"] for row in rows} == {0}
     fresh = scheduler.learner(WORLD, 0).pack()
-    for name, value in scheduler.weights().items():
-        np.testing.assert_array_equal(value, fresh[name])
+    for variant in SCHEMES:
+        learned = part(scheduler.weights(), variant)
+        assert learned.keys() == fresh.keys()
+        for name, value in learned.items():
+            np.testing.assert_array_equal(value, fresh[name])
 
 
 # Actions
@@ -299,14 +286,19 @@ def test_temporal_difference_targets_by_hand() -> None:
     np.testing.assert_allclose(td_target(np.array([1.0, -2.0]), np.array([10.0, 5.0]), 0.8), [9, 2])
 
 
-def test_checkpoints_are_compared_by_weighted_logarithms() -> None:
-    """The balanced row counts each objective a quarter, the others their own alone."""
-    rows = [dict.fromkeys(OBJECTIVES, 1.0) for _ in SCHEMES]
-    assert weighted_log(rows) == 0.0
-    rows[0]["ttft_s"] = np.e
-    rows[3]["water_l"] = np.e**2
-    rows[3]["ttft_s"] = 100.0
-    assert weighted_log(rows) == pytest.approx(0.25 + 2.0)
+def test_each_scheme_keeps_the_checkpoint_that_did_best_on_it() -> None:
+    """The second round is worse on TTFT and, in sum of logarithms, for the balanced scheme."""
+    first, second = {"w": np.zeros(1)}, {"w": np.ones(1)}
+    kept, best = dict.fromkeys(SCHEMES, {}), dict.fromkeys(SCHEMES, np.inf)
+    row = dict.fromkeys(OBJECTIVES, 1.0)
+    keep_better(kept, best, first, [row] * 5)
+    assert all(named is first for named in kept.values())
+    other = {"ttft_s": 10.0, "carbon_kg": 0.5, "water_l": 0.5, "cost_usd": 0.5}
+    keep_better(kept, best, second, [other] * 5)
+    chosen = {variant: int(named["w"][0]) for variant, named in kept.items()}
+    assert chosen == {"": 0, "ttft": 0, "carbon": 1, "water": 1, "cost": 1}
+    assert best[""] == 0.0
+    assert best["water"] == pytest.approx(np.log(0.5))
 
 
 def test_trials_last_for_a_spell_and_the_rest_is_greedy() -> None:

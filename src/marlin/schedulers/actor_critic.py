@@ -151,8 +151,8 @@ class ActorCriticAsRun(Consolidation):
     discount: float = Field(0.99, ge=0, lt=1)
     migration_weight: float = Field(0.1, ge=0, description="USD that a percent migrated counts as")
 
-    def start(self, world: World, seed: int, variant: str) -> None:
-        """See `Consolidation.start`."""
+    def reset(self, world: World, seed: int, variant: str = "") -> None:
+        """See `Consolidation.reset`."""
         self._generator = seeded(seed)
         sites, inputs = len(world.sites), state_size(world)
         self._actor = Mlps(1, inputs, sites, self._generator, width=AS_RUN_WIDTH, hidden=1)

@@ -144,8 +144,8 @@ class DdqnAsRun(Consolidation):
     copied_every: int = Field(5, ge=1, description="epochs between copies to the target")
     ttft_weight: float = Field(100.0, ge=0, description="USD that a second of TTFT counts as")
 
-    def start(self, world: World, seed: int, variant: str) -> None:
-        """See `Consolidation.start`."""
+    def reset(self, world: World, seed: int, variant: str = "") -> None:
+        """See `Consolidation.reset`."""
         self._rng, self._sites = np.random.default_rng([seed, 6]), len(world.sites)
         generator = seeded(seed)
         self._network = Mlps(1, self._sites, self._sites, generator, width=AS_RUN_WIDTH)

@@ -81,7 +81,7 @@ class Learner:
         self.visits = np.zeros((STATES, len(self.presets)))
 
     def states(self, seen: np.ndarray) -> np.ndarray:
-        """Cells [B] of what is seen [B, F]: load, nodes on, and whether anything waits."""
+        """Cells [B] of what is seen [B, F]: load, nodes on, whether anything waits, leaning."""
         load = np.digitize(seen[:, FLEET_LOAD], LOAD_EDGES)
         on = np.digitize(of_sites(seen, NODES_ON).mean(axis=1), ON_EDGES)
         waits = of_sites(seen, BACKLOG).sum(axis=1) > BACKLOG_EDGE
@@ -141,8 +141,8 @@ class QLearningAsRun(Consolidation):
     rate: float = Field(0.1, gt=0, le=1)
     epsilon: float = Field(0.1, ge=0, le=1)
 
-    def start(self, world: World, seed: int, variant: str) -> None:
-        """See `Consolidation.start`."""
+    def reset(self, world: World, seed: int, variant: str = "") -> None:
+        """See `Consolidation.reset`."""
         self._rng = np.random.default_rng([seed, 5])
         sites = len(world.sites)
         self._table = self.weights().get("table", np.zeros((sites + 1, sites))).copy()

@@ -40,7 +40,6 @@ from marlin.schedulers.learning.returns import td_target
 from marlin.schedulers.learning.scheduler import LearnedScheduler
 
 OBJECTIVE_COUNT = len(OBJECTIVES)
-
 START_LOG_STD, LOG_STD_LOW, LOG_STD_HIGH = -1.5, -5.0, 1.0
 START_TEMPERATURE = 0.01
 

@@ -54,12 +54,8 @@ class Consolidation(Scheduler):
         """Take in what the last choice led to."""
 
     @abstractmethod
-    def start(self, world: World, seed: int, variant: str) -> None:
-        """Begin with what `weights` holds, or with nothing known if that is empty."""
-
     def reset(self, world: World, seed: int, variant: str = "") -> None:
-        """See `Scheduler.reset`."""
-        self.start(world, seed, variant)
+        """Start a day with what `weights` holds, or with nothing known if that is empty."""
 
     def plan(self, observation: Observation) -> Plan:
         """See `Scheduler.plan`."""

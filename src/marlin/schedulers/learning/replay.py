@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from marlin.fleet.contract import OBJECTIVES
 from marlin.schedulers.learning.practice import Transition
 from marlin.schedulers.schemes import SCHEMES
 
@@ -32,7 +33,7 @@ class Ring:
         self.capacity, self.size, self._next = capacity, 0, 0
         self.seen = np.zeros((capacity, states))
         self.action = np.zeros((capacity, actions))
-        self.reward = np.zeros((capacity, 4))
+        self.reward = np.zeros((capacity, len(OBJECTIVES)))
         self.after = np.zeros((capacity, states))
 
     def add(self, action: np.ndarray, transition: Transition) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from tqdm import tqdm
 
 from marlin.fleet.contract import OBJECTIVES, Plan
 from marlin.fleet.simulator import step
@@ -44,6 +46,7 @@ class Learner(Protocol):
 class LearnedScheduler(Scheduler):
     """One learner for all schemes, trained before it is scored and left as it is afterwards."""
 
+    name: str
     drop_penalty: float
 
     @property
@@ -69,7 +72,7 @@ class LearnedScheduler(Scheduler):
         """See `Scheduler.reset`."""
         self._learner = self.learner(world, seed)
         if learned := self.weights():
-            self._learner.unpack(learned)
+            self._learner.unpack(part(learned, variant))
         self._weights = scheme(variant)[None]
 
     def plan(self, observation: Observation) -> Plan:
@@ -81,21 +84,29 @@ class LearnedScheduler(Scheduler):
     def train(self, task: Task) -> list[dict[str, Any]]:
         """Learn on training days; rows of the learning curve on validation days.
 
-        What is kept is the checkpoint that did best there.
+        Each scheme keeps the checkpoint that did best on it there.
         """
         seed, budget = task.run.seed, task.run.budget
         learner = self.learner(task.world, seed)
         practice = Practice(task, np.random.default_rng([seed, 1]), self.drop_penalty)
         marks = list(np.linspace(0, budget.training_epochs, budget.checkpoints + 1)[1:])
         rows = validated(task, learner.act, 0)
-        self._learned, best = learner.pack(), np.inf
-        for _ in self.practise(learner, practice, np.random.default_rng([seed, 2])):
-            if practice.spent >= marks[0] or not practice.affords(self.stride):
-                marks.pop(0)
-                now = validated(task, learner.act, practice.spent)
-                rows += now
-                if (score := weighted_log(now)) < best:
-                    self._learned, best = learner.pack(), score
+        kept = dict.fromkeys(SCHEMES, learner.pack())
+        best = dict.fromkeys(SCHEMES, np.inf)
+        turns = self.practise(learner, practice, np.random.default_rng([seed, 2]))
+        with _progress(f"{self.name} seed {seed}", budget.training_epochs) as bar:
+            for _ in turns:
+                bar.update(practice.spent - bar.n)
+                if practice.spent >= marks[0] or not practice.affords(self.stride):
+                    marks.pop(0)
+                    now = validated(task, learner.act, practice.spent)
+                    rows += now
+                    keep_better(kept, best, learner.pack(), now)
+        self._learned = {
+            f"{variant}/{name}": value
+            for variant, named in kept.items()
+            for name, value in named.items()
+        }
         return rows
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -131,8 +142,26 @@ def validated(task: Task, act: Act, spent: int) -> list[dict[str, Any]]:
     ]
 
 
-def weighted_log(rows: list[dict[str, Any]]) -> float:
-    """Sum over schemes of the weighted logarithms of their objectives; lower is better."""
-    table = np.array([[row[name] for name in OBJECTIVES] for row in rows])
-    weights = np.array(list(SCHEMES.values()))
-    return float((weights * np.log(table.clip(min=1e-9))).sum())
+def keep_better(
+    kept: dict[str, dict[str, np.ndarray]], best: dict[str, float],
+    learned: dict[str, np.ndarray], rows: list[dict[str, Any]],
+) -> None:  # fmt: skip
+    """Replace, in place, what the schemes keep on which `learned` did better; rows as `validated`.
+
+    A scheme compares weighted sums of the logarithms of the objectives.
+    """
+    for variant, row in zip(SCHEMES, rows, strict=True):
+        objectives = np.array([row[name] for name in OBJECTIVES])
+        score = float(scheme(variant) @ np.log(objectives.clip(min=1e-9)))
+        if score < best[variant]:
+            kept[variant], best[variant] = learned, score
+
+
+def part(learned: dict[str, np.ndarray], variant: str) -> dict[str, np.ndarray]:
+    """What a scheme kept, by name, out of all that was."""
+    start = f"{variant}/"
+    return {n.removeprefix(start): v for n, v in learned.items() if n.startswith(start)}
+
+
+def _progress(label: str, epochs: int) -> tqdm:
+    return tqdm(total=epochs, desc=label, unit="epoch", disable=not sys.stderr.isatty())
