@@ -202,7 +202,18 @@ def test_a_replica_that_boots_keeps_its_requests_until_it_is_ready() -> None:
     cluster.resize(np.array([[0]]), np.zeros((1, 1)))
     cluster.resize(np.array([[2]]), np.array([[60.0]]))
     rows = cluster.serve(np.array([1.0, 2.0]), np.full(2, 100), np.full(2, 5), 0)
-    np.testing.assert_allclose(rows["first"], 60.0 + 0.01 + 0.01 + 2e-9 * 2e4)
+    np.testing.assert_allclose(rows["first"], 60.0 + 0.01 + 0.005 + 2e-9 * 1e4)
+
+
+@pytest.mark.parametrize("dispatch", ["jsq", "round_robin", "least_kv"])
+def test_a_queue_that_waits_for_boots_is_spread_over_all_replicas(dispatch: Dispatch) -> None:
+    cluster = single(engine(), 4, dispatch)
+    cluster.resize(np.array([[0]]), np.zeros((1, 1)))
+    cluster.resize(np.array([[4]]), np.array([[60.0]]))
+    rows = cluster.serve(np.arange(40.0), np.full(40, 100), np.full(40, 5), 0)
+    assert np.bincount(rows["replica"]).tolist() == [10, 10, 10, 10]
+    # Ten prompts in one step each: p0, ten p1 P and ten p2 P^2.
+    np.testing.assert_allclose(rows["first"], 60.0 + 0.01 + 0.05 + 2e-9 * 1e5)
 
 
 def test_quantiles_of_the_histogram_are_those_of_the_sample() -> None:

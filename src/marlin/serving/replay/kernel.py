@@ -411,13 +411,18 @@ def _least(lo, count, offset, arrival, ready, loads):
 
 
 @njit(cache=True)
-def _soonest(starts, counts, ready):
-    """The replica of a lane that will be ready first, for when none is; -1 if none is on."""
+def _least_asked(starts, counts, speeds, replicas):
+    """The replica of a lane with the fewest requests for its speed, for when none is ready yet.
+
+    Whatever the policy, a queue that waits for nodes to boot is spread over all of them; -1 if
+    none is on.
+    """
     best, found = -1, np.inf
     for g in range(len(starts)):
         for r in range(starts[g], starts[g] + counts[g]):
-            if ready[r] < found:
-                best, found = r, ready[r]
+            asked = (replicas[r].waiting + replicas[r].batch + 1.0) / speeds[g]
+            if asked < found:
+                best, found = r, asked
     return best
 
 
@@ -479,7 +484,7 @@ def serve(
                 if r >= 0 and load < least:
                     least, chosen = load, r
         if chosen < 0:
-            chosen = _soonest(starts[lane], counts[lane], ready)
+            chosen = _least_asked(starts[lane], counts[lane], speeds[lane], replicas)
         request = table[row]
         if chosen < 0:
             request.finish = arrival
