@@ -166,3 +166,22 @@ def test_chosen_epochs_are_spread_over_the_day(count: int, some: int, seed: int)
     edges = np.arange(len(chosen) + 1) * count / len(chosen)
     assert (chosen > edges[:-1] - 1).all()
     assert (chosen < edges[1:]).all()
+
+
+def test_a_small_pool_that_boots_leaves_the_others_as_busy_as_they_are() -> None:
+    """Some A100 nodes come on beside H100 nodes that serve: their share must not fall on these."""
+    levels = np.zeros_like(DAY.plans.power)
+    levels[..., 1] = 1.0
+    levels[2:, :, 0] = 1 / 6
+    inputs = replace(DAY.inputs, arrival_rate_per_s=0.8 * DAY.inputs.arrival_rate_per_s)
+    state, states, outcomes = WORLD.idle_state(1), [], []
+    for n in range(COUNT):
+        states.append(state)
+        here = slice(n, n + 1)
+        plan = Plan(DAY.plans.routing[here], levels[here])
+        state, outcome = step(WORLD, state, plan, row(inputs, here))
+        outcomes.append(outcome)
+    day = Played(Plan(DAY.plans.routing, levels), joined(states), inputs, outcomes)
+    whole, part = judge().score(day, FIRST), judge(share=0.1, at_least=3).score(day, FIRST)
+    assert part["ttft_s"] == pytest.approx(whole["ttft_s"], rel=0.25)
+    assert part["ttft_p99_s"] < 2 * whole["ttft_p99_s"]

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -146,9 +147,12 @@ class Judge:
 
         here = self._placed(now, before)
         site.resize(here.nodes_on, before, here.load)
-        site.count_from(warm_s)
         end_s = warm_s + world.epoch_s
-        site.serve(*_sorted(self._arrivals(site, here, warm_s, end_s, chance[1])), end_s)
+        arrivals = []
+        for start_s, stop_s in pairwise(site.changes_s(warm_s, end_s)):
+            site.count_from(start_s)
+            arrivals += self._arrivals(site, here, start_s, stop_s, chance[1])
+        site.serve(*_sorted(arrivals), end_s)
         bill = site.energy(epoch, here.nodes_on, now.inputs, world.epoch_s)
         site.drain()
         tally.join(site.tally)
@@ -175,7 +179,7 @@ class Judge:
         models = len(self.world.models)
         rates = here.flows.sum(axis=0)  # [M, S, D]
         whole = rates.sum(axis=(0, 2))
-        kept = site.thinning().reshape(-1, models)
+        kept = site.thinning(start_s).reshape(-1, models)
         parts = []
         for d, m, s in np.argwhere(np.moveaxis(rates, -1, 0) > 0):
             rate = rates[m, s, d] * kept[d, m]
@@ -191,7 +195,7 @@ class Judge:
     ) -> list[tuple[NDArray, ...]]:
         """What waits at the start of an epoch, as requests that arrive shortly before it."""
         origins, models, _ = self.world.class_shape
-        kept = site.thinning().reshape(-1, models, 1)
+        kept = site.thinning(at_s).reshape(-1, models, 1)
         expected = now.states.backlog[0] * kept  # [D, M, S]
         counts = np.floor(expected + chance.random(expected.shape)).astype(int)
         arrival_s = at_s - SHORTLY_BEFORE_S

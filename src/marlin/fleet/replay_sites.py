@@ -103,8 +103,8 @@ class Sites:
         ]  # [M][G]
         gpus = constants.nodes[:, None, :] * constants.gpus  # [D, 1, G]
         sizes = np.floor(gpus / self.tp.T).astype(int)  # [D, M, G]
-        speeds = constants.node_rate_per_s.mean(axis=-1) / constants.replicas_per_node  # [G, M]
-        speeds = (speeds / speeds.max(axis=0)).T  # [M, G]
+        self.rate = constants.node_rate_per_s.mean(axis=-1) / constants.replicas_per_node  # [G, M]
+        speeds = (self.rate / self.rate.max(axis=0)).T  # [M, G]
         self.share, self.at_least = rules.share, rules.at_least
         self.speeds = np.tile(speeds, (sites, 1))  # [L, G]
         self.cluster = Cluster(
@@ -117,6 +117,7 @@ class Sites:
         self.stands_for = np.ones((sites * models, types))
         self.since_s, self.weights = [], []  # what a request stood for, by time of arrival
         start = self._share_out(constants.nodes.astype(int), constants.usual_share)
+        self.counts: NDArray[np.int64] = start
         self._turn_on(start, np.zeros(start.shape))
         lane_site, lane_model = np.divmod(np.arange(sites * models), models)
         origin = np.arange(self.kinds) // (models * services)
@@ -146,7 +147,7 @@ class Sites:
     def _share_out(self, nodes_on: NDArray[np.int64], load: NDArray[np.float64]) -> NDArray:
         """Whole replicas [D, M, G] of the models on the GPUs that are on, by their load [D, M].
 
-        Largest remainder; every model keeps a replica where one fits, asked for or not.
+        Every model keeps a replica where one fits, asked for or not.
         """
         sites, types = nodes_on.shape
         models = load.shape[1]
@@ -156,15 +157,7 @@ class Sites:
             total = load[d].sum()
             share = np.maximum(load[d] / total, LEAST_SHARE) if total > 0 else np.ones(models)
             share = share / share.sum()
-            for g in range(types):
-                tp = self.tp[g].astype(int)
-                wish = share * gpus[d, g] / tp
-                whole = np.floor(wish + 1e-9).astype(int)
-                for m in np.argsort(whole - wish, kind="stable"):
-                    left = gpus[d, g] - int(whole @ tp)
-                    if left >= tp[m] and wish[m] > whole[m]:
-                        whole[m] += 1
-                counts[d, :, g] = whole
+            counts[d] = whole_replicas(gpus[d], self.tp.T, self.rate.T, share)
             for m in np.flatnonzero(counts[d].sum(axis=1) == 0):
                 for g in np.argsort(-gpus[d], kind="stable"):
                     tp = self.tp[g].astype(int)
@@ -186,32 +179,52 @@ class Sites:
         """Have replicas [D, M, G] on from now, new ones ready at `ready_s`, and say what a
         simulated one stands for.
         """
-        self.counts = counts
         types = counts.shape[-1]
-        counts, ready_s = counts.reshape(-1, types), ready_s.reshape(-1, types)
-        some = self._simulated(counts)
+        self._earlier, self.counts = self.counts.reshape(-1, types), counts
+        now, self._ready_s = counts.reshape(-1, types), ready_s.reshape(-1, types)
+        some = self._simulated(now)
         # Replicas that were turned off go on standing for as many while they finish.
-        self.stands_for = np.where(some > 0, counts / np.maximum(some, 1), self.stands_for)
-        self.cluster.resize(some, ready_s)
+        self.stands_for = np.where(some > 0, now / np.maximum(some, 1), self.stands_for)
+        self.cluster.resize(some, self._ready_s)
 
     def settle(self, nodes_on: NDArray[np.float64], load: NDArray[np.float64]) -> None:
         """Have whole nodes [D, G] on and ready at once, shared out by model loads [D, M]."""
         counts = self._share_out(nodes_on.astype(int), load)
         self._turn_on(counts, np.zeros(counts.shape))
 
-    def thinning(self) -> NDArray[np.float64]:
-        """Share of each lane's requests [L] that its simulated replicas are to serve."""
-        counts = self.counts.reshape(self.speeds.shape)
-        whole = (counts * self.speeds).sum(axis=1)
-        some = (self._simulated(counts) * self.speeds).sum(axis=1)
-        return np.where(whole > 0, some / np.maximum(whole, ROUNDING), self.share)
+    def changes_s(self, start_s: float, end_s: float) -> list[float]:
+        """When replicas become ready between two times, with both times."""
+        new = self._earlier < self.counts.reshape(self._earlier.shape)
+        ready_s = np.unique(self._ready_s[new])
+        return [start_s, *ready_s[(ready_s > start_s) & (ready_s < end_s)], end_s]
+
+    def _serving(self, time_s: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Replicas that are ready at a time, all of them and those simulated, [L, G] each."""
+        ready = self._ready_s <= time_s
+        before, now = self._earlier, self.counts.reshape(self._earlier.shape)
+        some, taken = self._simulated(before), self._simulated(now)
+        whole = np.where(ready, now, np.minimum(before, now))
+        return whole, np.where(ready, taken, np.minimum(some, taken))
+
+    def thinning(self, time_s: float) -> NDArray[np.float64]:
+        """Share of each lane's requests [L] that its simulated replicas are to serve.
+
+        It is that of the capacity which is ready, so that they are as busy as all are: while new
+        replicas boot, the share of these must not fall on the others.
+        """
+        whole, some = ((of * self.speeds).sum(axis=1) for of in self._serving(time_s))
+        now = self.counts.reshape(self.speeds.shape)
+        on, taken = ((of * self.speeds).sum(axis=1) for of in (now, self._simulated(now)))
+        of_all = np.where(on > 0, taken / np.maximum(on, ROUNDING), self.share)
+        return np.where(whole > 0, some / np.maximum(whole, ROUNDING), of_all)
 
     def count_from(self, time_s: float, counted: bool = True) -> None:
         """Requests that arrive from `time_s` on count for those they stand for, or not at all."""
+        whole, some = self._serving(time_s)
+        each = np.where(some > 0, whole / np.maximum(some, 1), self.stands_for)
+        lost = 1.0 / np.maximum(self.thinning(time_s), ROUNDING)  # of a lane without a replica
         self.since_s.append(time_s)
-        lost = 1.0 / np.maximum(self.thinning(), ROUNDING)  # of a lane that has no replica
-        stands_for = np.column_stack([self.stands_for, lost])
-        self.weights.append(stands_for * counted)
+        self.weights.append(np.column_stack([each, lost]) * counted)
 
     def _weight(self, finished: Records) -> NDArray[np.float64]:
         """How many requests each finished one counts for, [N]."""
@@ -362,6 +375,31 @@ class Sites:
                 "on_gpu_s": (node_s * constants.gpus).sum(axis=1),
             }
         )
+
+
+def whole_replicas(
+    gpus: NDArray[np.int64], tp: NDArray, rate: NDArray, share: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Replicas [M, G] on GPUs [G], so that the model that lacks most lacks least.
+
+    `tp` [M, G] GPUs of a replica, `rate` [M, G] requests per second that fill it, `share` [M] of
+    the GPUs that each model asks for. Whole parts are given first, then a replica at a time to the
+    model with the least capacity for what it asks, until none fits.
+    """
+    wish = share[:, None] * gpus / tp
+    counts = np.floor(wish + 1e-9).astype(int)
+    left = gpus - (counts * tp).sum(axis=0)
+    asked = (wish * rate).sum(axis=1)
+    while True:
+        # A model without a replica counts as if it had half of one: what asks for less can wait.
+        pressure = asked / np.maximum((counts * rate).sum(axis=1), 0.5 * rate.max(axis=1))
+        fits = left >= tp  # [M, G]
+        if not fits.any():
+            return counts
+        m = int(np.argmax(np.where(fits.any(axis=1), pressure, -1.0)))
+        g = int(np.argmax(np.where(fits[m], left, -1)))
+        counts[m, g] += 1
+        left[g] -= tp[m, g]
 
 
 def _column(profiles: list[list[ServingProfile]], name: str) -> NDArray[np.float64]:
