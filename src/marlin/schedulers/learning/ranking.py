@@ -20,16 +20,15 @@ from marlin.schedulers.loads import load_per_request_per_s, site_capacity_per_s,
 RANKS = 4  # distance, carbon, water, price
 RANK_REACH = 3.0  # weights of the order lie between e^-3 and e^3
 ACTION_SIZE = RANKS + 3
-LEAST = (
-    0.3  # how far a site is filled, and nodes are used, at least; at most as the dispatcher does
-)
+LEAST = 0.3  # how far a site is filled, and nodes are used, at least
+MOST_USED = 0.95  # of nodes that are on; a site is filled as far as the dispatcher does
 
 
 def decode(world: World, action: np.ndarray, forecast: Inputs, state: State) -> Plan:
     """Plans for the forecast from actions [B, 7] in [-1, 1]; see the module for what they mean."""
     level = 0.5 * (1.0 + action)
-    used = LEAST + (world.utilisation_ceiling - LEAST) * level[:, RANKS : RANKS + 2]
-    ceiling, target = used[:, 0], used[:, 1:]
+    ceiling = LEAST + (world.utilisation_ceiling - LEAST) * level[:, RANKS]
+    target = LEAST + (MOST_USED - LEAST) * level[:, RANKS + 1, None]
     work = np.einsum(
         "boms,dms->bod", forecast.arrival_rate_per_s, load_per_request_per_s(world), optimize=True
     )
