@@ -289,15 +289,20 @@ def test_temporal_difference_targets_by_hand() -> None:
 
 
 def test_each_scheme_keeps_the_checkpoint_that_did_best_on_it() -> None:
-    """The second round is worse on TTFT and, in sum of logarithms, for the balanced scheme."""
+    """The second is worse on TTFT and, in sum of logarithms, for the balanced scheme.
+
+    Where it turns a percent of the requests away it is worse for all.
+    """
     first, second = {"w": np.zeros(1)}, {"w": np.ones(1)}
-    kept: dict[str, dict[str, np.ndarray]] = {name: {} for name in SCHEMES}
+    kept: dict[str, dict[str, np.ndarray]] = {variant: {} for variant in SCHEMES}
     best = dict.fromkeys(SCHEMES, np.inf)
-    row = dict.fromkeys(OBJECTIVES, 1.0)
+    row = dict.fromkeys(OBJECTIVES, 1.0) | {"dropped_share": 0.0}
     keep_better(kept, best, first, [row] * 5)
     assert all(named is first for named in kept.values())
     other = {"ttft_s": 10.0, "carbon_kg": 0.5, "water_l": 0.5, "cost_usd": 0.5}
-    keep_better(kept, best, second, [other] * 5)
+    keep_better(kept, best, second, [other | {"dropped_share": 0.01}] * 5)
+    assert all(named is first for named in kept.values())
+    keep_better(kept, best, second, [other | {"dropped_share": 0.0}] * 5)
     chosen = {variant: int(named["w"][0]) for variant, named in kept.items()}
     assert chosen == {"": 0, "ttft": 0, "carbon": 1, "water": 1, "cost": 1}
     assert best[""] == 0.0

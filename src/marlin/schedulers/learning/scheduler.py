@@ -24,6 +24,8 @@ from marlin.schedulers.schemes import SCHEMES, scheme
 if TYPE_CHECKING:
     from marlin.task import Task
 
+DROPS_WEIGHT = 100.0  # a percent of a day's requests dropped outweighs any saving
+
 Act = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -120,12 +122,16 @@ class LearnedScheduler(Scheduler):
 
 
 def validated(task: Task, act: Act, spent: int) -> list[dict[str, Any]]:
-    """Mean daily objectives of every scheme on the validation days; one row a scheme."""
+    """Mean daily objectives of every scheme on the validation days; one row a scheme.
+
+    Beside what the learning curve holds, a row has the share of requests dropped.
+    """
     days, world = np.array(task.days(VALIDATION)), task.world
     weights = np.repeat(np.array(list(SCHEMES.values())), len(days), axis=0)
     start = np.tile(days, len(SCHEMES))
     state = world.idle_state(len(start))
     totals, arrived = np.zeros((len(start), len(OBJECTIVES))), np.zeros(len(start))
+    dropped = np.zeros(len(start))
     for offset in range(world.epochs_per_day):
         forecast = task.forecasts(start + offset)
         plan = decode(world, act(observe(world, state, forecast), weights), forecast, state)
@@ -133,11 +139,13 @@ def validated(task: Task, act: Act, spent: int) -> list[dict[str, Any]]:
         metrics = metric_table(outcome)
         metrics[:, 0] *= outcome.arrived
         totals, arrived = totals + metrics, arrived + outcome.arrived
+        dropped += outcome.dropped
     totals[:, 0] /= arrived
-    means = totals.reshape(len(SCHEMES), len(days), -1).mean(axis=1)
+    table = np.column_stack([totals, dropped / arrived])
+    means = table.reshape(len(SCHEMES), len(days), -1).mean(axis=1)
     return [
         {"training_epochs": spent, "variant": name or "balanced"}
-        | dict(zip(OBJECTIVES, mean.tolist(), strict=True))
+        | dict(zip((*OBJECTIVES, "dropped_share"), mean.tolist(), strict=True))
         for name, mean in zip(SCHEMES, means, strict=True)
     ]
 
@@ -148,11 +156,13 @@ def keep_better(
 ) -> None:  # fmt: skip
     """Replace, in place, what the schemes keep on which `learned` did better; rows as `validated`.
 
-    A scheme compares weighted sums of the logarithms of the objectives.
+    A scheme compares weighted sums of the logarithms of the objectives, plus `DROPS_WEIGHT` times
+    the share of requests dropped: turning them away is no way to save.
     """
     for variant, row in zip(SCHEMES, rows, strict=True):
         objectives = np.array([row[name] for name in OBJECTIVES])
-        score = float(scheme(variant) @ np.log(objectives.clip(min=1e-9)))
+        logs = np.log(objectives.clip(min=1e-9))
+        score = float(scheme(variant) @ logs) + DROPS_WEIGHT * row["dropped_share"]
         if score < best[variant]:
             kept[variant], best[variant] = learned, score
 
