@@ -197,7 +197,7 @@ CHANGES = [
     "physics.fan_power=0.031",
     "serving.max_batch=255",
     "budget.worlds=31",
-    "method.target_utilisation=0.7",
+    "method.target_utilisation=0.71",
 ]
 
 
