@@ -80,7 +80,7 @@ def test_comments_change_no_fingerprint_and_settings_do(conf):
     path = conf / "method" / "nearest.yaml"
     path.write_text("# nearer\n" + path.read_text())
     assert plan.load("pair") == first
-    path.write_text(path.read_text() + "target_utilisation: 0.6\n")
+    path.write_text(path.read_text().replace("utilisation: 0.7", "utilisation: 0.6"))
     changed = plan.load("pair")
     differing = [a.name for a, b in zip(first.cells, changed.cells, strict=True) if a != b]
     assert differing == ["fortnight/nearest/none"]

@@ -75,7 +75,7 @@ def test_comments_key_order_and_touching_do_nothing(copy):
 
 def test_a_parameter_of_one_method_concerns_that_method(copy):
     path = "conf/method/nearest.yaml"
-    with copy.edited(path, "name: nearest", "name: nearest\ntarget_utilisation: 0.61"):
+    with copy.edited(path, "target_utilisation: 0.7", "target_utilisation: 0.61"):
         expected = of_cells("train", "evaluate", methods=["nearest"]) | DOWNSTREAM
         assert copy.planned() == expected
     assert copy.planned() == set()
@@ -90,7 +90,7 @@ def test_a_parameter_of_one_method_concerns_that_method(copy):
         ),
         (
             "src/marlin/serving/calibrate.py",
-            {"calibrate"} | of_cells("train", "evaluate") | DOWNSTREAM,
+            {"calibrate", "fluid", "bounds"} | of_cells("train", "evaluate") | DOWNSTREAM,
         ),
         ("src/marlin/tracking/wandb_export.py", {"track"}),
         ("src/marlin/compose.py", set()),
@@ -103,7 +103,8 @@ def test_editing_a_source_file_concerns_the_stages_that_import_it(copy, name, ex
 
 def test_a_setting_of_the_serving_section_makes_profiles_anew_but_no_scenario(copy):
     with copy.edited("conf/serving/vllm.yaml", "max_batch: 256", "max_batch: 200"):
-        assert copy.planned() == {"calibrate"} | of_cells("train", "evaluate") | DOWNSTREAM
+        made = {"calibrate", "fluid", "bounds"} | of_cells("train", "evaluate")
+        assert copy.planned() == made | DOWNSTREAM
 
 
 def test_another_budget_makes_no_data_anew(copy):
@@ -136,7 +137,10 @@ def test_an_edited_result_is_named_and_a_restored_one_is_true(copy):
     ("name", "expected"),
     [
         ("runs/fortnight/nearest/none/seed-0/epochs.parquet", {"evaluate nearest"} | DOWNSTREAM),
-        ("data/fortnight.nc", {"prepare"} | of_cells("train", "evaluate") | DOWNSTREAM),
+        (
+            "data/fortnight.nc",
+            {"prepare", "bounds"} | of_cells("train", "evaluate") | DOWNSTREAM,
+        ),
     ],
 )
 def test_a_deleted_result_is_made_again(copy, name, expected):
@@ -151,7 +155,7 @@ def test_without_snakemakes_memory_changed_settings_go_unseen_but_not_unverified
     path = "conf/method/nearest.yaml"
     try:
         before = copy.planned()
-        with copy.edited(path, "name: nearest", "name: nearest\ntarget_utilisation: 0.61"):
+        with copy.edited(path, "target_utilisation: 0.7", "target_utilisation: 0.61"):
             assert copy.planned() == before
             verified = copy.marlin("plan", "verify", "probe")
             assert verified.returncode == 1
@@ -163,8 +167,10 @@ def test_without_snakemakes_memory_changed_settings_go_unseen_but_not_unverified
 
 def test_the_comparison_with_replay_is_a_job_on_the_profiles(copy):
     target = f"{RESULTS}/serving/fluid.csv"
-    assert copy.planned(target, "--config", "suite=probe") == {"fluid"}
-    done = copy.snakemake("-n", "-p", target, "--config", "suite=probe")
+    with copy.restored(target, with_times=True):
+        (copy.folder / target).unlink()
+        assert copy.planned(target, "--config", "suite=probe") == {"fluid"}
+        done = copy.snakemake("-n", "-p", target, "--config", "suite=probe")
     command = re.search(r"Shell command: \(?(.*)", done.stdout + done.stderr)
     assert command
     assert command[1].startswith("python -m marlin.fluid_validation scenario=fortnight")
