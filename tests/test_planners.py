@@ -415,6 +415,13 @@ def test_node_counts_stand_for_half_an_hour_and_hold_the_peak() -> None:
         np.testing.assert_array_equal(first.power, second.power)
     # Demand of the made-up day rises until noon.
     assert plans[14].power.sum() > plans[0].power.sum()
+    # An outage is no time to wait.
+    now = task.observation(DAY + 15, state)
+    gone = np.array([[[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]]])
+    moved = scheduler.plan(replace(now, forecast=replace(now.forecast, available=gone)))
+    assert moved.power[0, 0].sum() == 0.0
+    assert moved.power[0, 1:].sum() > plans[14].power[0, 1:].sum()
+    np.testing.assert_allclose(moved.routing[..., 0], 0.0, atol=1e-9)
     whole = plans[0].power * task.world.constants.nodes
     np.testing.assert_allclose(whole, np.round(whole))
     warm = replace(state, nodes_on=whole)

@@ -39,8 +39,8 @@ class DynamoLlm(Scheduler):
         prompt = world.constants.prompt_tokens
         length = (prompt >= self.medium_tokens).astype(int) + (prompt >= self.long_tokens)
         self._energy_j, self._node_rate = best_use(world, np.array(self.ttft_limits_s)[length])
-        self._power: np.ndarray | None = None
-        self._age_s = 0.0
+        self._power, self._nodes = np.zeros((2, *world.constants.nodes.shape))
+        self._age_s = self.period_s
 
     def plan(self, observation: Observation) -> Plan:
         """See `Scheduler.plan`."""
@@ -48,12 +48,12 @@ class DynamoLlm(Scheduler):
         nodes = world.constants.nodes * available
         capacity = np.einsum("dg,gms->msd", nodes, world.constants.node_rate_per_s) + TINY
         share = capacity / capacity.sum(axis=-1, keepdims=True)
-        if self._power is None or self._age_s >= self.period_s:
+        if self._age_s >= self.period_s or not np.array_equal(nodes, self._nodes):
             epochs = max(round(self.period_s / world.epoch_s), 1)
             peak = observation.outlook(epochs).arrival_rate_per_s.sum(axis=1).max(axis=0)
             rate = np.moveaxis((1.0 + self.headroom) * peak[..., None] * share, -1, 0)
             rate += observation.state.backlog[0] / world.epoch_s
-            self._power, self._age_s = self._sized(nodes, rate), 0.0
+            self._power, self._nodes, self._age_s = self._sized(nodes, rate), nodes, 0.0
         self._age_s += world.epoch_s
         routing = np.broadcast_to(share, (1, len(world.origins), *share.shape))
         return Plan(routing.copy(), self._power[None])
