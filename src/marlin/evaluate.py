@@ -91,8 +91,8 @@ def summary(outcomes: list[Outcome]) -> dict[str, float]:
     }
 
 
-def judged(task: Task, day: Day, judge: Judge | None) -> dict[str, float]:
-    """What replay makes of a day, and the fluid model's objectives as `fluid_*` beside it.
+def judged(task: Task, day: Day, judge: Judge | None, fluid: dict[str, float]) -> dict[str, float]:
+    """What replay makes of a day, and of its `fluid` summary the objectives as `fluid_*`.
 
     Without a judge the objectives are the fluid model's, and nothing stands beside them.
     """
@@ -100,7 +100,6 @@ def judged(task: Task, day: Day, judge: Judge | None) -> dict[str, float]:
         return {}
     epochs = np.arange(day.start, day.start + len(day.outcomes))
     played = Played(joined(day.plans), joined(day.states), task.truth(epochs), day.outcomes)
-    fluid = summary(day.outcomes)
     return judge.score(played, day.start) | {f"fluid_{name}": fluid[name] for name in OBJECTIVES}
 
 
@@ -156,7 +155,8 @@ def evaluate(
         }
         day = run_day(task, scheduler, start, seed, variant)
         date = {"day": task.day_name(start)}
-        scores = summary(day.outcomes) | judged(task, day, judge) | reported(task, day)
+        fluid = summary(day.outcomes)
+        scores = fluid | judged(task, day, judge, fluid) | reported(task, day)
         episodes.append(identity | date | scores)
         timings += [identity | date | {"decision_s": value} for value in day.decision_s]
         if start == starts[0]:
