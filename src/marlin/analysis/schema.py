@@ -139,7 +139,10 @@ METHOD_NAMES = {
     "marlin_water": "MARLIN water",
     "marlin_cost": "MARLIN cost",
     "marlin_nash": "MARLIN Nash",
+    "marlin_as_run": "MARLIN as run (knows the epoch)",
 }
+# What plans on the truth is shown, marked by its name, and takes part in no comparison.
+ON_TRUTH = ("marlin_as_run",)
 
 
 VARIANT_NAMES = {"ttft": "TTFT", "carbon": "carbon", "water": "water", "cost": "cost"}
@@ -183,6 +186,11 @@ def model_name(model: str) -> str:
 def is_marlin(method: str) -> bool:
     """Whether a method belongs to the MARLIN family; all others are baselines."""
     return method == BALANCED or method.startswith(f"{BALANCED}_")
+
+
+def plans_on_truth(method: str) -> bool:
+    """Whether a method, or the one that it is a variant of, is shown what will come true."""
+    return parts_of(method)[0] in ON_TRUTH
 
 
 def order_methods(methods: set[str]) -> list[str]:

@@ -22,6 +22,7 @@ from marlin.analysis.schema import (
     is_marlin,
     method_name,
     order_methods,
+    plans_on_truth,
 )
 from marlin.analysis.statistics import (
     Array,
@@ -338,7 +339,8 @@ def hypervolumes(frame: pd.DataFrame) -> pd.DataFrame:
     methods = methods_of(frame)
     fronts = {method: [method] for method in methods}
     fronts[ALL_BASELINES] = [method for method in methods if not is_marlin(method)]
-    fronts[ALL_MARLIN] = [method for method in methods if is_marlin(method)]
+    family = [method for method in methods if is_marlin(method)]
+    fronts[ALL_MARLIN] = [method for method in family if not plans_on_truth(method)]
     reference = {objective: strata(frame, REFERENCE_METHOD, objective) for objective in OBJECTIVES}
     points = {method: _relative_points(frame, method, reference) for method in methods}
     rows = []

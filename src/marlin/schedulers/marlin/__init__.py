@@ -98,15 +98,15 @@ class Marlin(Scheduler):
         """Start from what was trained; chance is seeded by seed and variant."""
         from marlin.schedulers.marlin.online import Online
 
-        self._online = Online(self, world, seed, variant, part(self.weights(), variant))
+        self.online = Online(self, world, seed, variant, part(self.weights(), variant))
 
     def plan(self, observation: Observation) -> Plan:
         """See `Scheduler.plan`."""
-        return self._online.plan(observation)
+        return self.online.plan(observation)
 
     def observe(self, outcome: Outcome) -> None:
         """Update capital and learn from the epoch that was carried out."""
-        self._online.observe(outcome)
+        self.online.observe(outcome)
 
     def train(self, task: Any) -> list[dict[str, Any]]:
         """Learn on the training days of `task`; rows of the learning curve on validation days.
