@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 import marlin.envs
-from marlin.envs.core import AGENTS, make_core, objectives
+from marlin.envs.core import AGENTS, REFERENCE_TARGET, make_core, objectives
 from marlin.envs.parallel import FleetParallelEnv, FleetVectorRewardEnv
-from marlin.envs.rules import RULES
+from marlin.envs.rules import RULES, rule
 from marlin.envs.single import FleetEnv
 from marlin.errors import UserError
 from marlin.fleet.contract import convert, row
+from marlin.fleet.power_down import sized_plan
 from marlin.fleet.world import build_epochs, build_world
 from marlin.task import Task, forecast_inputs
 
@@ -86,9 +87,9 @@ def test_stable_baselines_and_momaland_are_content() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_an_episode_keeps_to_its_spaces_and_is_cut_off_by_the_clock_alone(rule: str) -> None:
-    env = FleetParallelEnv(CORE, rule)
+@pytest.mark.parametrize("name", RULES)
+def test_an_episode_keeps_to_its_spaces_and_is_cut_off_by_the_clock_alone(name: str) -> None:
+    env = FleetParallelEnv(CORE, name)
     assert env.observation_space("ttft") is env.observation_space("ttft")
     shown = episode(env, seed=1)
     assert len(shown) == 1 + CORE.world.epochs_per_day
@@ -227,16 +228,64 @@ def test_the_core_is_differentiable_in_actions() -> None:
     assert (slope.abs().sum(dim=0) > 0).any()
 
 
-def test_rules_choose_among_proposals() -> None:
+def test_mean_and_vote_weigh_proposals() -> None:
     proposals = np.array([[-1.0], [1.0], [1.0], [1.0]])
 
     def values(actions: np.ndarray) -> np.ndarray:
         return np.concatenate([actions, actions, actions, -0.1 * actions], axis=1).T
 
-    assert RULES["mean"](proposals, values) == pytest.approx([0.5])
+    assert rule("mean", np.zeros(1))(proposals, values) == pytest.approx([0.5])
     # Scores: one for the first proposal, from the last voter; three for each of the others.
-    assert RULES["vote"](proposals, values) == pytest.approx([(-1.0 + 3 * 3.0) / 10])
-    assert RULES["nash"](proposals, values) == pytest.approx([0.5])
+    voted = rule("vote", np.zeros(1))(proposals, values)
+    assert voted == pytest.approx([(-1.0 + 3 * 3.0) / 10])
+
+
+def test_bargaining_splits_blends_or_picks() -> None:
+    nash = rule("nash", np.zeros(2))
+    towards = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    # Two agents gain by the first number, two by the second: each half counts alike.
+    pairs = nash(towards, lambda actions: actions[:, [0, 0, 1, 1]].T)
+    assert pairs == pytest.approx([0.5, 0.5], abs=1e-6)
+    # The last agent loses whenever another gains: no agreement, so the even split.
+    signs = np.array([[1.0], [1.0], [1.0], [-1.0]])
+    assert nash(towards, lambda actions: signs * actions.sum(axis=1)) == pytest.approx([0.0, 0.0])
+    # One proposal is good for all and any blend of proposals for none.
+    proposals = np.array([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
+
+    def cliff(actions: np.ndarray) -> np.ndarray:
+        return np.where((actions == 1.0).all(axis=1), 1.0, -abs(actions).sum(axis=1)) * np.ones(
+            (4, 1)
+        )
+
+    assert nash(proposals, cliff) == pytest.approx([1.0, 1.0])
+
+
+def test_bargained_epochs_are_no_worse_on_the_forecast_than_the_even_split() -> None:
+    env = FleetParallelEnv(CORE, "nash")
+    env.reset(seed=4)
+    rng, moved = np.random.default_rng(0), 0
+    for reach in (0.05, 0.2, 1.0) * 4:
+        proposals = np.clip(
+            CORE.even_split + reach * rng.uniform(-1, 1, (4, CORE.action_size)), -1, 1
+        )
+        chosen = env.rule(proposals, env.episode.values)
+        both = env.episode.values(np.stack([CORE.even_split, chosen]))
+        assert (both[:, 1] >= both[:, 0] - 1e-12).all()
+        moved += not np.array_equal(chosen, CORE.even_split)
+        env.step(dict(zip(AGENTS, proposals, strict=True)))
+    assert moved > 0
+
+
+def test_the_even_split_as_an_action_is_the_reference_plan() -> None:
+    epochs = np.array(CORE.days[:2]) + 40
+    plan = CORE.plan(np.stack([CORE.even_split] * 2), epochs)
+    sites = len(CORE.world.sites)
+    np.testing.assert_allclose(plan.routing, 1.0 / sites, rtol=1e-12)
+    known = row(CORE.forecast, epochs)
+    same = sized_plan(
+        CORE.world, plan.routing, known.arrival_rate_per_s, REFERENCE_TARGET, known.available
+    )
+    np.testing.assert_allclose(plan.power, same.power, rtol=1e-9)
 
 
 def test_mistakes_are_named() -> None:

@@ -57,6 +57,14 @@ class Core:
         of_site = SITE_FEATURES + len(self.world.models)
         return of_site * len(self.world.sites) + GLOBAL_FEATURES
 
+    @property
+    def even_split(self) -> np.ndarray:
+        """The action [A] that sends every class to all sites alike, sized as the reference is."""
+        sites, models = len(self.world.sites), len(self.world.models)
+        level = (REFERENCE_TARGET - TARGET_LOW) / (TARGET_HIGH - TARGET_LOW)
+        tastes, targets = np.zeros(models * sites), np.full(sites, 2.0 * level - 1.0)
+        return np.concatenate([tastes, targets, [-1.0]])
+
     def to_torch(self, dtype: Any = None, device: str = "cpu") -> Core:
         """The same core with torch tensors (float32 unless said)."""
         import torch

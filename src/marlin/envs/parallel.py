@@ -10,7 +10,7 @@ from pettingzoo import ParallelEnv
 
 from marlin.envs.core import AGENTS, FEATURE_LIMIT, Core
 from marlin.envs.episode import Episode
-from marlin.envs.rules import RULES, Rule
+from marlin.envs.rules import RULES, Rule, rule
 from marlin.errors import UserError
 
 
@@ -19,7 +19,8 @@ class FleetParallelEnv(ParallelEnv):
 
     Args:
         core: the fleet and its days.
-        negotiation: name of a rule in `marlin.envs.rules`, or a function like those.
+        negotiation: `mean`, `vote`, `nash` (see `marlin.envs.rules`), or a function of proposals
+            and values.
 
     Observations are alike for all agents. An episode is a day; it is truncated at its end and
     never terminates. `infos[agent]["objectives"]` holds all four objectives in their units.
@@ -29,7 +30,7 @@ class FleetParallelEnv(ParallelEnv):
         self.metadata = {"name": "marlin_fleet_v0", "render_modes": []}
         self.render_mode = None
         self.core = core
-        self.rule = _rule(negotiation)
+        self.rule = _rule(negotiation, core)
         self.episode = Episode(core)
         self.possible_agents = list(AGENTS)
         self.agents: list[str] = []
@@ -107,7 +108,7 @@ class FleetVectorRewardEnv(FleetParallelEnv):
         return {agent: rewards.astype(np.float32) for agent in AGENTS}
 
 
-def _rule(negotiation: str | Rule) -> Rule:
+def _rule(negotiation: str | Rule, core: Core) -> Rule:
     if not isinstance(negotiation, str):
         return negotiation
     if negotiation not in RULES:
@@ -115,4 +116,4 @@ def _rule(negotiation: str | Rule) -> Rule:
             f"negotiation rule {negotiation} is unknown: choose one of {', '.join(RULES)}, or "
             "give a function of proposals and values"
         )
-    return RULES[negotiation]
+    return rule(negotiation, core.even_split)

@@ -7,8 +7,11 @@ them on the forecast [N, P], and returns an action [A]. Any such function will d
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
+
+from marlin.games import bargaining
 
 Values = Callable[[np.ndarray], np.ndarray]
 Rule = Callable[[np.ndarray, Values], np.ndarray]
@@ -33,15 +36,26 @@ def vote(proposals: np.ndarray, values: Values) -> np.ndarray:
     return negotiation.vote(table, critics, power)[0].numpy()
 
 
-def nash(proposals: np.ndarray, values: Values) -> np.ndarray:
-    """The proposal, or the mean of all, with the largest product of gains over the worst case.
+def nash(proposals: np.ndarray, values: Values, even_split: np.ndarray) -> np.ndarray:
+    """Nash bargaining over the proposals on the forecast; without agreement `even_split` [A].
 
-    An agent's worst case is the least it gets from any of them, on the forecast.
+    What is bargained is a mixture of outcomes. It is carried out as the same mixture of actions,
+    whose outcome is another one, so that this has to do better than each proposal by itself:
+    whichever has the largest product of gains over the even split is taken, and the even split if
+    each leaves some agent worse off.
     """
-    options = np.concatenate([proposals, proposals.mean(axis=0, keepdims=True)])
-    gains = values(options)
-    gains = gains - gains.min(axis=1, keepdims=True)
-    return options[int(np.argmax(gains.prod(axis=0)))]
+    rewards = values(np.stack([even_split, *proposals]))
+    floor, gains = rewards[:, :1], rewards[:, 1:] - rewards[:, :1]
+    agreed = bargaining.nash(gains.T, np.ones(len(gains)))
+    blend = agreed.mixture @ proposals
+    gains = np.concatenate([0.0 * floor, gains, values(blend[None]) - floor], axis=1)
+    best = int(np.argmax(gains.clip(min=0.0).prod(axis=0)))
+    return np.stack([even_split, *proposals, blend])[best]
 
 
-RULES: dict[str, Rule] = {"mean": mean, "vote": vote, "nash": nash}
+RULES = ("mean", "vote", "nash")
+
+
+def rule(name: str, even_split: np.ndarray) -> Rule:
+    """The rule of one of the names in `RULES`; `even_split` [A] is what no agreement leads to."""
+    return {"mean": mean, "vote": vote, "nash": partial(nash, even_split=even_split)}[name]

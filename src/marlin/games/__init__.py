@@ -1,1 +1,1 @@
-"""Games: how four proposals become one plan."""
+"""Games: how four proposals become one plan, what is fair, and what is stable."""
