@@ -77,9 +77,10 @@ def build(run_folder: Path, picture: Path, variant: str, epoch: int) -> None:
         UserError: the run is of another method, or the epoch is not one of the day.
     """
     run = compose.load(run_folder / "resolved.yaml")
-    task, scheduler = load_run(run), make_scheduler(run)
+    scheduler = make_scheduler(run)
     if not isinstance(scheduler, Marlin):
         raise UserError(f"{run_folder} holds a run of {run.method['name']}: give one of marlin")
+    task = load_run(run)
     if not 0 <= epoch < task.world.epochs_per_day:
         raise UserError(f"--epoch {epoch} is not in 0..{task.world.epochs_per_day - 1}")
     scheduler.load(run_folder / "policy.npz")

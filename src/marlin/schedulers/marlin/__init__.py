@@ -69,6 +69,7 @@ class Marlin(Scheduler):
     # At work.
     explorations: int = Field(4, ge=0, le=64, description="simulated tries an agent and epoch")
     exploration_updates: int = Field(4, ge=0, le=100, description="after each try of all agents")
+    online_pace: float = Field(1.0, gt=0, le=1, description="of the learning rates")
     online_updates: int = Field(40, ge=0, le=100, description="after an epoch was carried out")
     # Negotiation.
     phase2: bool = Field(True, description="otherwise the agent with most power decides")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from marlin.fleet.contract import OBJECTIVES
-from marlin.schedulers.learning.networks import Mlps, follow, pack, seeded, unpack
+from marlin.schedulers.learning.networks import Mlps, follow, pack, seeded, set_rate, unpack
 from marlin.schedulers.marlin.codec import squashed
 
 if TYPE_CHECKING:
@@ -145,6 +145,16 @@ class Learners:
         self._heat_step.step()
         follow(self.targets, self.critics, self.options.target_rate)
         return error
+
+    def slow_down(self, pace: float) -> None:
+        """Learn at `pace` times the rates that the options name."""
+        options = self.options
+        for step, rate in (
+            (self._actor_step, options.actor_rate),
+            (self._critic_step, options.critic_rate),
+            (self._heat_step, options.temperature_rate),
+        ):
+            set_rate([step], pace * rate)
 
     def _update_critics(self, batch: Batch) -> Tensor:
         with torch.no_grad():

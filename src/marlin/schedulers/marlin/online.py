@@ -52,6 +52,7 @@ class Online:
         self.learners = make_learners(options, world, seed)
         if trained:
             self.learners.unpack(trained)
+        self.learners.slow_down(options.online_pace)
         self.replay = make_replay(options, world)
         self.capital = starting_capital(ROSTER, options.rules)[None]
         self.pending: tuple[np.ndarray, ...] | None = None
