@@ -53,7 +53,7 @@ def draw(walk: EpochWalk) -> Figure:
     voters = [f"{n} ({100 * p:.0f} %)" for n, p in zip(AGENT_NAMES, walk.power, strict=True)]
     _heat(votes, scored, [*voters, "Weight"], AGENT_NAMES, "{:.2f}")
     votes.axhline(len(AGENT_NAMES) - 0.5, color="black", linewidth=0.8)
-    panel_label(votes, "c  Scores of proposals, by voter (power)")
+    panel_label(votes, "c  Scores, by voter (power)")
     _capital(money, walk)
     _carried_out(plan, walk)
     return figure
@@ -63,7 +63,7 @@ def _heat(
     axes: Axes, table: np.ndarray, rows: list[str], columns: tuple[str, ...], text: str
 ) -> None:
     """A table whose cells are shaded by their value."""
-    axes.imshow(table, cmap="Blues", aspect="auto", vmin=0.0, vmax=1.25 * max(table.max(), 1e-9))
+    axes.imshow(table, cmap="Blues", aspect="auto", vmin=0.0, vmax=1.6 * max(table.max(), 1e-9))
     axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(rows)), rows)
     axes.grid(visible=False)
@@ -82,16 +82,16 @@ def _capital(axes: Axes, walk: EpochWalk) -> None:
             axes.text(x, 0.76 * top, f"veto\n{100 * pull:.0f} %", ha="center", va="bottom")
     axes.set_ylim(0.0, top)
     axes.set_xticks(place, AGENT_NAMES, rotation=30, ha="right", rotation_mode="anchor")
-    axes.legend(loc="upper left", ncols=2)
-    panel_label(axes, "d  Capital (line: veto allowed)")
+    axes.legend(loc="upper center", ncols=2, columnspacing=0.8, handlelength=1.2)
+    panel_label(axes, "d  Capital (150: may veto)")
 
 
 def _carried_out(axes: Axes, walk: EpochWalk) -> None:
     place = np.arange(len(walk.sites))
     axes.barh(place - 0.2, 100.0 * walk.requests, 0.38, color=VERMILION, label="requests")
-    axes.barh(place + 0.2, 100.0 * walk.nodes_on, 0.38, color=SKY, label="nodes on, of the site's")
+    axes.barh(place + 0.2, 100.0 * walk.nodes_on, 0.38, color=SKY, label="nodes on")
     axes.set_yticks(place, walk.sites)
     axes.invert_yaxis()
     axes.set_xlabel("%", labelpad=1.5)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.36), ncols=2)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, -0.36), ncols=2, handlelength=1.2)
     panel_label(axes, "e  Carried out")
