@@ -112,17 +112,23 @@ def test_shares_and_sliders_fit_each_other() -> None:
     for row, on in zip(shares, ([1, 1, 1], [1, 1, 1], [1, 0, 0], [1, 1, 1]), strict=True):
         kept, _ = codec.coherent(np.array([[row]]), np.full((1, 3), 0.5), runs)
         assert (kept[0, 0] > 0).tolist() == [bool(flag) for flag in on]
+    apart = np.full((1, 30, 3), [0.0, 0.5, 0.5])
+    apart[0, 0] = [1.0, 0.0, 0.0]  # one model of thirty at a site that is off without the others
+    share, _ = codec.coherent(apart, np.full((1, 3), 0.5))
+    np.testing.assert_allclose(share, np.full((1, 30, 3), [0.0, 0.5, 0.5]), atol=1e-6)
     many, _ = codec.coherent(np.full((1, 1, 64), 1 / 64), np.full((1, 64), 0.2))
     np.testing.assert_allclose(many, 1 / 64)  # an even share of many sites is no reason to be off
 
 
 def test_sliders_switch_node_types_on_in_their_order() -> None:
-    six = replace(WORLD, node_types=tuple("abcdef"))
+    six = replace(WORLD, constants=replace(WORLD.constants, nodes=np.ones((7, 6))))
     slider = np.array([[0.0, 0.14, 0.15, 0.5, 0.85, 0.86, 1.0]])
     # floor(6.99 x): 0, 0, 1, 3, 5, 6, 6
     on = codec.node_types_on(six, slider)[0]
     assert on.sum(axis=1).tolist() == [0, 0, 1, 3, 5, 6, 6]
     assert (np.diff(on, axis=1) <= 0).all()
+    lacking = replace(WORLD, constants=replace(WORLD.constants, nodes=np.array([[0.0, 5.0, 5.0]])))
+    assert codec.node_types_on(lacking, np.array([[0.5]])).tolist() == [[[0.0, 1.0, 0.0]]]
 
 
 def world_of_two() -> World:

@@ -32,14 +32,14 @@ def metric_table(outcome: Outcome) -> np.ndarray:
     return np.stack(outcome.objectives(), axis=-1)
 
 
-def metrics_per_served(outcome: Outcome, shift_usd: float = SHIFT_USD) -> np.ndarray:
+def metrics_per_served(outcome: Outcome) -> np.ndarray:
     """Positive metrics [B, N]: per request served, so that turning requests away earns nothing.
 
-    Prices may be negative: energy costs are shifted by `shift_usd` a kWh.
+    Prices may be negative: energy costs are shifted by `SHIFT_USD` a kWh.
     """
     served = np.clip(1.0 - dropped_share(outcome), 0.01, 1.0)
     table = metric_table(outcome)
-    table[:, 3] += shift_usd * outcome.energy_kwh
+    table[:, 3] += SHIFT_USD * outcome.energy_kwh
     table[:, 1:] /= served[:, None]
     return np.clip(table, 1e-3, None)
 

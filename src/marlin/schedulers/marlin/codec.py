@@ -103,7 +103,8 @@ def decode(
     elif options.weights_act:
         routing = near_first(world, share, demand)
     else:
-        room = slider if options.shared_power else power.mean(axis=2)
+        types = (world.constants.nodes > 0.0).sum(axis=1).clip(min=1)
+        room = slider if options.shared_power else power.sum(axis=2) / types
         routing = overflowing(world, room, demand)
     if options.shared_power:
         target = TARGET_HIGH - (TARGET_HIGH - TARGET_LOW) * slider
@@ -130,15 +131,16 @@ def coherent(
     slider = slider * on
     slider[rows, top] = np.maximum(slider[rows, top], least)
     on[rows, top] = True
-    share = share * on[:, None]
+    # A model with all of its routing at sites that are off goes where the others go.
+    share = share * on[:, None] + TINY * preferred[:, None] * on[:, None]
     return share / share.sum(axis=2, keepdims=True), slider
 
 
 def node_types_on(world: World, slider: np.ndarray) -> np.ndarray:
-    """Power [B, D, G]: a slider switches on the first so many node types, whole, in their order."""
-    types = len(world.node_types)
-    count = np.floor((types + 0.99) * slider).clip(0, types)
-    return (np.arange(types) < count[..., None]).astype(float)
+    """Power [B, D, G]: a slider switches on the first so many node types of a site, whole."""
+    there = world.constants.nodes > 0.0  # [D, G]
+    count = np.floor((there.sum(axis=1) + 0.99) * slider)
+    return (there & (there.cumsum(axis=1) <= count[..., None])).astype(float)
 
 
 def near_first(world: World, share: np.ndarray, demand: np.ndarray) -> np.ndarray:
