@@ -35,6 +35,7 @@ MARLIN_STYLES = {
     "marlin_carbon": (BLACK, "s"),
     "marlin_water": (SKY, "v"),
     "marlin_cost": (GREEN, "D"),
+    "marlin_as_run": (ORANGE, "X"),
 }
 VARIANT_STYLES = {
     "balanced": (VERMILION, "-"),
