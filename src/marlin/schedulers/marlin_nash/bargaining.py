@@ -1,0 +1,111 @@
+"""What the agents agree on: the Nash bargaining solution over the network's own front.
+
+The network is played on past days under many weights; each gives an outcome. Against the even split,
+which is carried out where agents do not agree, every agent gains or loses. The bargaining solution
+over mixtures of these outcomes has the largest product of gains (Nash 1950), and the weights that
+support it are known from it: an agent's power over its gain. Running the network at those weights
+gives the solution without mixing plans.
+
+While days go by the agents keep accounts of what they gain, and the weights follow: gradient
+scheduling with weights of one over the mean gain converges to the bargaining solution of long-run
+gains where the front is convex (Stolyar 2005, On the asymptotic optimality of the gradient scheduling
+algorithm). Axes: K candidates, J agents, B worlds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from marlin.fleet.contract import OBJECTIVES, row
+from marlin.fleet.simulator import step
+from marlin.games.bargaining import nash
+from marlin.schedulers.marlin_nash.deciding import Market, decide
+from marlin.schedulers.marlin_nash.fleets import Fleet, Record
+from marlin.schedulers.marlin_nash.network import Policy
+from marlin.schedulers.marlin_nash.tokens import make_tokens
+from marlin.schedulers.marlin_nash.training import even_split, heard_weights, totals
+
+DIVISIONS = 4  # of each weight in the candidates: 35 of them
+LEAST_GAIN = 0.02  # of the even split's cost: keeps weights defined where an agent gains nothing
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What was agreed on past days."""
+
+    weights: np.ndarray  # [J] under which the network is run
+    gains: np.ndarray  # [J] of each agent over the even split, as a share of its cost there
+
+
+def candidates(least: float) -> Tensor:
+    """Weights [K, J] that span the front: all multiples of 1 / `DIVISIONS` that sum to one."""
+    counts = itertools.product(range(DIVISIONS + 1), repeat=len(OBJECTIVES))
+    points = [c for c in counts if sum(c) == DIVISIONS]
+    return heard_weights(torch.tensor(points, dtype=torch.float32) / DIVISIONS, least)
+
+
+def play(
+    policy: Policy, market: Market, fleet: Fleet, record: Record, first: Tensor, weights: Tensor,
+    epochs: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Objectives [B, J] and the share of requests dropped [B] of whole days from `first` [B] on.
+
+    TTFT is the mean over requests, the others are sums. `first` are rows of the record.
+    """
+    pools, state = fleet.pools, fleet.pools.world.idle_state(len(first))
+    costs, arrived, dropped = torch.zeros_like(weights), 0.0, 0.0
+    with torch.no_grad():
+        for offset in range(epochs):
+            forecast, later = (row(i, first + offset) for i in (record.forecast, record.later))
+            tokens = make_tokens(pools, state, forecast, later, weights)
+            plan = decide(pools, tokens, policy(tokens, pools.has_nodes), market).plan
+            state, outcome = step(pools.world, state, plan, row(record.truth, first + offset))
+            costs = costs + totals(outcome)
+            arrived, dropped = arrived + outcome.arrived, dropped + outcome.dropped
+    return _means(costs, arrived), dropped / arrived
+
+
+def play_even(fleet: Fleet, record: Record, first: Tensor, epochs: int) -> Tensor:
+    """Objectives [B, J] of the even split on the same days."""
+    world = fleet.pools.world
+    state = world.idle_state(len(first))
+    costs, arrived = torch.zeros(len(first), len(OBJECTIVES)), 0.0
+    for offset in range(epochs):
+        plan = even_split(fleet, row(record.forecast, first + offset))
+        state, outcome = step(world, state, plan, row(record.truth, first + offset))
+        costs, arrived = costs + totals(outcome), arrived + outcome.arrived
+    return _means(costs, arrived)
+
+
+def agree(
+    policy: Policy, market: Market, fleet: Fleet, record: Record, first: Tensor, epochs: int,
+    powers: np.ndarray, least: float,
+) -> Agreement:  # fmt: skip
+    """The bargaining solution on days from `first` [N] on, under powers [J]."""
+    weights = candidates(least)
+    count, days = len(weights), len(first)
+    costs, _ = play(
+        policy, market, fleet, record, first.repeat(count), weights.repeat_interleave(days, 0), epochs
+    )
+    even = play_even(fleet, record, first, epochs).mean(dim=0)
+    gains = 1.0 - costs.reshape(count, days, -1).mean(dim=1) / even
+    agreed = nash(gains.numpy().astype(float), powers).gains
+    return Agreement(supporting_weights(agreed, powers), agreed)
+
+
+def supporting_weights(gains: np.ndarray, powers: np.ndarray) -> np.ndarray:
+    """Weights [J] whose best outcome is the bargaining solution with these gains [J].
+
+    The slope of sum_j powers_j log gains_j: an agent that gains little counts for more.
+    """
+    slope = powers / np.clip(gains, LEAST_GAIN, None)
+    return slope / slope.sum()
+
+
+def _means(costs: Tensor, arrived: Tensor | float) -> Tensor:
+    return torch.cat([costs[:, :1] / torch.as_tensor(arrived)[..., None], costs[:, 1:]], dim=1)
