@@ -1,15 +1,16 @@
-"""Four agents that bid for their objectives and bargain over one plan, trained through the simulator.
+"""Four agents bid for their objectives and bargain over one plan; trained through the simulator.
 
-This project's own method; docs/schedulers/marlin_nash.md tells how it works and what was tried. The
-modules: `pools` (a fleet as tensors), `tokens` (what is seen), `network` (one policy for any fleet),
-`deciding` (from bids to a plan), `fleets` (what is trained on), `training` (slopes through the
-simulator), `bargaining` (the weights that the agents agree on).
+This project's own method; docs/schedulers/marlin_nash.md tells how it works and what was tried.
+The modules: `pools` (a fleet as tensors), `tokens` (what is seen), `network` (one policy for any
+fleet), `deciding` (from bids to a plan), `fleets` (what is trained on), `training` (slopes through
+the simulator), `bargaining` (the weights that the agents agree on), `schooling` (all of training,
+in order), `online` (at work).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -21,6 +22,7 @@ from marlin.schedulers.base import Observation, Scheduler
 from marlin.schedulers.schemes import SCHEMES
 
 if TYPE_CHECKING:
+    from marlin.schedulers.marlin_nash.bargaining import Terms
     from marlin.schedulers.marlin_nash.deciding import Market
 
 
@@ -37,7 +39,8 @@ class MarlinNash(Scheduler):
     later_rounds: int = Field(12, ge=1, le=100, description="price updates, epoch after")
     rounds: int = Field(8, ge=1, le=100, description="price updates, coming epoch")
     relaxation: float = Field(1.6, ge=1, lt=2)
-    powers: tuple[float, float, float, float] = Field((0.25, 0.25, 0.25, 0.25))
+    powers: tuple[float, float, float, float] = Field((1.0, 1.0, 1.0, 1.0))
+    disagreement: Literal["even_split", "lottery"] = "even_split"
     least_weight: float = Field(0.005, ge=0, le=0.25, description="of every objective")
     memory_days: float = Field(4.0, ge=0, description="of accounts of gains; 0: not kept")
     rate: float = Field(4e-3, gt=0, le=1)
@@ -55,6 +58,14 @@ class MarlinNash(Scheduler):
         from marlin.schedulers.marlin_nash.deciding import Market
 
         return Market(self.sharpness, self.later_rounds, self.rounds, self.relaxation)
+
+    @property
+    def terms(self) -> Terms:
+        """Under which the agents bargain."""
+        from marlin.schedulers.marlin_nash.bargaining import Terms
+
+        powers = np.array(self.powers) / sum(self.powers)
+        return Terms(powers, self.disagreement == "lottery", self.least_weight)
 
     def variants(self) -> tuple[str, ...]:
         """The agreement first, then each agent by itself: one network, turned by its weights."""

@@ -1,15 +1,16 @@
 """What the agents agree on: the Nash bargaining solution over the network's own front.
 
-The network is played on past days under many weights; each gives an outcome. Against the even split,
-which is carried out where agents do not agree, every agent gains or loses. The bargaining solution
-over mixtures of these outcomes has the largest product of gains (Nash 1950), and the weights that
-support it are known from it: an agent's power over its gain. Running the network at those weights
-gives the solution without mixing plans.
+The network is played on past days under many weights; each gives an outcome. Where agents do not
+agree, a policy that can be run stands in: the even split, or a lot that draws who decides alone for
+the day. Over it every agent gains or loses. The bargaining solution over mixtures of these outcomes
+has the largest product of gains (Nash 1950), and the weights that support it are known from it: an
+agent's power over its gain. Running the network at those weights gives the solution without mixing
+plans.
 
 While days go by the agents keep accounts of what they gain, and the weights follow: gradient
 scheduling with weights of one over the mean gain converges to the bargaining solution of long-run
-gains where the front is convex (Stolyar 2005, On the asymptotic optimality of the gradient scheduling
-algorithm). Axes: K candidates, J agents, B worlds.
+gains where the front is convex (Stolyar 2005, On the asymptotic optimality of the gradient
+scheduling algorithm). Axes: K candidates, J agents, B worlds.
 """
 
 from __future__ import annotations
@@ -35,11 +36,21 @@ LEAST_GAIN = 0.02  # of the even split's cost: keeps weights defined where an ag
 
 
 @dataclass(frozen=True)
+class Terms:
+    """Under which the agents bargain."""
+
+    powers: np.ndarray  # [J] of the agents, they sum to one
+    by_lot: bool  # who rules a day without agreement; else it is the even split
+    least_weight: float  # of every objective
+
+
+@dataclass(frozen=True)
 class Agreement:
     """What was agreed on past days."""
 
     weights: np.ndarray  # [J] under which the network is run
-    gains: np.ndarray  # [J] of each agent over the even split, as a share of its cost there
+    costs: np.ndarray  # [J] of each agent, over those of the even split
+    disagreement: np.ndarray  # [J] the same where they do not agree
 
 
 def candidates(least: float) -> Tensor:
@@ -55,14 +66,16 @@ def play(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Objectives [B, J] and the share of requests dropped [B] of whole days from `first` [B] on.
 
-    TTFT is the mean over requests, the others are sums. `first` are rows of the record.
+    TTFT is the mean over requests, the others are sums. `first` are rows of the record; `weights`
+    are [B, J], or [T, B, J] if they change from epoch to epoch.
     """
     pools, state = fleet.pools, fleet.pools.world.idle_state(len(first))
-    costs, arrived, dropped = torch.zeros_like(weights), 0.0, 0.0
+    weights = weights.expand(epochs, -1, -1)
+    costs, arrived, dropped = torch.zeros_like(weights[0]), 0.0, 0.0
     with torch.no_grad():
         for offset in range(epochs):
             forecast, later = (row(i, first + offset) for i in (record.forecast, record.later))
-            tokens = make_tokens(pools, state, forecast, later, weights)
+            tokens = make_tokens(pools, state, forecast, later, weights[offset])
             plan = decide(pools, tokens, policy(tokens, pools.has_nodes), market).plan
             state, outcome = step(pools.world, state, plan, row(record.truth, first + offset))
             costs = costs + totals(outcome)
@@ -84,18 +97,26 @@ def play_even(fleet: Fleet, record: Record, first: Tensor, epochs: int) -> Tenso
 
 def agree(
     policy: Policy, market: Market, fleet: Fleet, record: Record, first: Tensor, epochs: int,
-    powers: np.ndarray, least: float,
+    terms: Terms,
 ) -> Agreement:  # fmt: skip
-    """The bargaining solution on days from `first` [N] on, under powers [J]."""
-    weights = candidates(least)
+    """The bargaining solution on days from `first` [N] on."""
+    weights = candidates(terms.least_weight)
     count, days = len(weights), len(first)
     costs, _ = play(
-        policy, market, fleet, record, first.repeat(count), weights.repeat_interleave(days, 0), epochs
+        policy,
+        market,
+        fleet,
+        record,
+        first.repeat(count),
+        weights.repeat_interleave(days, 0),
+        epochs,
     )
     even = play_even(fleet, record, first, epochs).mean(dim=0)
-    gains = 1.0 - costs.reshape(count, days, -1).mean(dim=1) / even
-    agreed = nash(gains.numpy().astype(float), powers).gains
-    return Agreement(supporting_weights(agreed, powers), agreed)
+    ratios = (costs.reshape(count, days, -1).mean(dim=1) / even).numpy().astype(float)
+    alone = ratios[weights.argmax(dim=0)]  # [J, J] each agent by itself
+    disagreement = alone.mean(axis=0) if terms.by_lot else np.ones(len(OBJECTIVES))
+    gains = nash(disagreement - ratios, terms.powers).gains
+    return Agreement(supporting_weights(gains, terms.powers), disagreement - gains, disagreement)
 
 
 def supporting_weights(gains: np.ndarray, powers: np.ndarray) -> np.ndarray:

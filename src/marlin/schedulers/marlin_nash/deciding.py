@@ -1,11 +1,11 @@
 """From the network's answer to a plan: agents bid, pools fill by price, nodes follow.
 
 A unit of work has a price at every pool: what each agent bids for its objective, times what the
-objective costs there. Work goes to cheap pools until they are full. That is a transport problem with
-entropy, solved by a fixed number of price updates, so that slopes pass through: a pool that is asked
-for more than it has room for becomes dearer (over-relaxed Sinkhorn scaling; room that is left over
-counts as one more customer). Source: Cuturi (2013), Sinkhorn Distances; Thibault et al. (2021),
-Overrelaxed Sinkhorn-Knopp.
+objective costs there. Work goes to cheap pools until they are full. That is a transport problem
+with entropy, solved by a fixed number of price updates, so that slopes pass through: a pool that is
+asked for more than it has room for becomes dearer (over-relaxed Sinkhorn scaling; room that is left
+over counts as one more customer). Source: Cuturi (2013), Sinkhorn Distances; Thibault et al.
+(2021), Overrelaxed Sinkhorn-Knopp Algorithm for Regularized Optimal Transport.
 
 It is done twice: for the epoch after the coming one, which says what should be booted now, and for
 the coming one, in which requests go to nodes that are warm. Axes: B worlds, O origins, M models,

@@ -1,8 +1,8 @@
 """Fleets to train on: the run's own, and random ones made of its sites, signals and demand.
 
 A random fleet has 4 to 64 sites. Each takes zone, climate and network from a site of the run, but
-its signals from another day, its round trips stretched, and nodes of its own; origins are re-weighted,
-demand is scaled to a random load, and on some days a site is out for some hours.
+its signals from another day, its round trips stretched, and nodes of its own; origins are
+re-weighted, demand is scaled to a random load, and on some days a site is out for some hours.
 """
 
 from __future__ import annotations
@@ -123,10 +123,12 @@ def random_fleet(world: World, busiest: np.ndarray, rng: np.random.Generator) ->
 def _with_sites(
     world: World, picked: np.ndarray, mix: np.ndarray, rng: np.random.Generator
 ) -> World:
-    """`world` with a site for each of `picked`: nodes and round trips vary, the rest is as there."""
+    """`world` with a site for each of `picked`: nodes and round trips vary, the rest does not."""
     constants, count = world.constants, len(picked)
     usual = np.clip(constants.nodes.mean(axis=0), 1.0, None)
-    nodes = np.round(usual * rng.lognormal(0.0, 0.5, (count, 1)) * rng.uniform(0.5, 1.5, (count, len(usual))))
+    nodes = np.round(
+        usual * rng.lognormal(0.0, 0.5, (count, 1)) * rng.uniform(0.5, 1.5, (count, len(usual)))
+    )
     lacks = rng.random(nodes.shape) < LACKS_TYPE
     lacks[np.arange(count), rng.integers(len(usual), size=count)] = False  # something is left
     nodes = np.where(lacks, 0.0, np.clip(nodes, 1.0, None))

@@ -8,18 +8,15 @@ import numpy as np
 import torch
 
 from marlin.fleet.contract import Inputs, Outcome, Plan, convert, row
-from marlin.fleet.world import World
 from marlin.schedulers.base import Observation
-from marlin.schedulers.learning.rewards import metric_table
+from marlin.schedulers.learning.rewards import even_split, metric_table
 from marlin.schedulers.marlin_nash.bargaining import Agreement, supporting_weights
 from marlin.schedulers.marlin_nash.deciding import Decision, decide
 from marlin.schedulers.marlin_nash.fleets import as_tensors
 from marlin.schedulers.marlin_nash.pools import Pools, make_pools, tensor
 from marlin.schedulers.marlin_nash.schooling import make_policy, unpack
 from marlin.schedulers.marlin_nash.tokens import make_tokens
-from marlin.schedulers.marlin_nash.training import EVEN_TARGET, heard_weights
-from marlin.schedulers.base import plan_for
-from marlin.schedulers.loads import same_for_all, site_capacity_per_s
+from marlin.schedulers.marlin_nash.training import heard_weights
 from marlin.schedulers.schemes import scheme
 
 if TYPE_CHECKING:
@@ -34,26 +31,29 @@ class Online:
     ) -> None:
         torch.set_num_threads(1)
         self.options, self.variant = options, variant
-        self.powers = np.array(options.powers)
         self.policy = make_policy(options, seed)
-        even = np.ones(len(self.powers))
-        start = Agreement(supporting_weights(even, self.powers), even)
-        self.agreement = unpack(self.policy, learned) if learned else start
-        self.weights = self.agreement.weights if variant == "" else scheme(variant)
+        self.agreement = unpack(self.policy, learned) if learned else None
+        self.weights = scheme(variant)
+        if self.agreement and self._bargains:
+            self.weights = self.agreement.weights
         self.accounts: _Accounts | None = None
         self._pools: Pools | None = None
+
+    @property
+    def _bargains(self) -> bool:
+        return self.variant == "" and self.options.bargaining
 
     def plan(self, observation: Observation) -> Plan:
         """The plan on which the agents agree, or that of one of them."""
         world, epochs_per_day = observation.world, observation.world.epochs_per_day
         if self._pools is None:
             self._pools = make_pools(world, _mix(observation.forecast))
-            if self.variant == "" and self.options.bargaining and self.options.memory_days:
+            if self.agreement and self._bargains and self.options.memory_days:
                 memory = self.options.memory_days * epochs_per_day
-                self.accounts = _Accounts(self.agreement.gains, memory)
+                self.accounts = _Accounts(self.agreement, memory)
         if self.accounts:
             self.accounts.expect(observation)
-            self.weights = supporting_weights(self.accounts.gains, self.powers)
+            self.weights = supporting_weights(self.accounts.gains, self.options.terms.powers)
         plan = self.decision(observation).plan
         return convert(plan, lambda values: values.numpy().astype(float))
 
@@ -79,45 +79,39 @@ class Online:
 
 
 class _Accounts:
-    """What each agent gains over the even split, as a running mean over `memory` epochs."""
+    """What each agent gains over disagreement, as a running mean over `memory` epochs."""
 
-    def __init__(self, gains: np.ndarray, memory: float) -> None:
+    def __init__(self, agreement: Agreement, memory: float) -> None:
         self.kept = 1.0 - 1.0 / memory
-        self.even = np.ones_like(gains)  # running mean cost of the even split
-        self.saved = gains.copy()  # running mean of what is saved against it
+        self.disagreement = agreement.disagreement
+        self.even = np.ones_like(agreement.costs)  # running mean cost of the even split
+        self.paid = agreement.costs.copy()  # running mean of what is paid
         self._expected: np.ndarray | None = None
         self._scale: np.ndarray | None = None
 
     @property
     def gains(self) -> np.ndarray:
-        """Saved shares [J]."""
-        return self.saved / self.even
+        """Shares [J] of the even split's costs."""
+        return self.disagreement - self.paid / self.even
 
     def expect(self, observation: Observation) -> None:
-        """Look at what the even split would cost in the coming epoch; one simulated plan."""
-        world = observation.world
-        size = site_capacity_per_s(world).mean(axis=(1, 2))
-        plan = plan_for(observation, same_for_all(world, size / size.sum()), EVEN_TARGET)
-        self._expected = metric_table(observation.simulate(plan)[1])[0]
+        """Look at what the even split would cost a warm fleet in the coming epoch: one call."""
+        observation.budget.take(1)
+        forecast = observation.forecast
+        self._expected = metric_table(even_split(observation.world, forecast, forecast))[0]
         if self._scale is None:
             self._scale = np.abs(self._expected)
 
     def enter(self, outcome: Outcome) -> None:
-        """The epoch is over: what was saved?"""
+        """The epoch is over: what was paid?"""
         if self._expected is None or self._scale is None:
             raise RuntimeError("an epoch is planned before it is observed")
-        saved = self._expected - metric_table(outcome)[0]
         part = (1.0 - self.kept) / self._scale
         self.even = self.kept * self.even + part * self._expected
-        self.saved = self.kept * self.saved + part * saved
+        self.paid = self.kept * self.paid + part * metric_table(outcome)[0]
 
 
 def _mix(forecast: Inputs) -> np.ndarray:
     """Shares of requests by model and service, [M, S]; even ones without demand."""
     demand = forecast.arrival_rate_per_s.sum(axis=(0, 1)) + 1e-9
     return demand / demand.sum()
-
-
-def fleet_pools(world: World, forecast: Inputs) -> Pools:
-    """Pools of a fleet that serves the mix of a forecast."""
-    return make_pools(world, _mix(forecast))

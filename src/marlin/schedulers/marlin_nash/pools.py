@@ -83,4 +83,4 @@ def make_pools(world: World, mix: np.ndarray) -> Pools:
 
 def tensor(values: np.ndarray) -> Tensor:
     """What the policy computes with: single precision."""
-    return torch.as_tensor(np.asarray(values), dtype=torch.float32)
+    return torch.from_numpy(np.array(values, dtype=np.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,16 +10,22 @@ import torch
 
 from marlin.fleet.contract import OBJECTIVES
 from marlin.fleet.world import VALIDATION
-from marlin.schedulers.marlin_nash.bargaining import Agreement, agree, play, supporting_weights
+from marlin.schedulers.marlin_nash.bargaining import Agreement, agree, play
 from marlin.schedulers.marlin_nash.network import Policy
-from marlin.schedulers.marlin_nash.training import Practice, heard_weights, learn, make_record, spread
+from marlin.schedulers.marlin_nash.training import (
+    Practice,
+    heard_weights,
+    learn,
+    make_record,
+    spread,
+)
 from marlin.schedulers.schemes import SCHEMES
 
 if TYPE_CHECKING:
     from marlin.schedulers.marlin_nash import MarlinNash
     from marlin.task import Task
 
-NETWORK = "network."
+NETWORK, AGREEMENT = "network.", "agreement."
 
 
 def make_policy(options: MarlinNash, seed: int) -> Policy:
@@ -62,30 +69,25 @@ def train(options: MarlinNash, task: Task) -> tuple[dict[str, np.ndarray], list[
 
 def agreed(options: MarlinNash, task: Task, policy: Policy, practice: Practice) -> Agreement:
     """What the agents agree on, on some of the days that were trained on."""
-    powers = np.array(options.powers)
-    if not options.bargaining:
-        even = np.ones(len(OBJECTIVES))
-        return Agreement(supporting_weights(even, powers), even)
     days = torch.as_tensor(spread(practice.days, options.bargaining_days))
     return agree(
         policy, options.market, practice.home.fleet, practice.record, days,
-        task.world.epochs_per_day, powers, options.least_weight,
+        task.world.epochs_per_day, options.terms,
     )  # fmt: skip
 
 
 def pack(policy: Policy, agreement: Agreement) -> dict[str, np.ndarray]:
     """What was learned, by name."""
     named = {f"{NETWORK}{k}": v.numpy().copy() for k, v in policy.state_dict().items()}
-    return named | {"agreed_weights": agreement.weights, "agreed_gains": agreement.gains}
+    agreed = {f"{AGREEMENT}{name}": value for name, value in asdict(agreement).items()}
+    return named | agreed
 
 
 def unpack(policy: Policy, named: dict[str, np.ndarray]) -> Agreement:
     """Load what `pack` gave."""
-    policy.load_state_dict(
-        {
-            name.removeprefix(NETWORK): torch.as_tensor(value)
-            for name, value in named.items()
-            if name.startswith(NETWORK)
-        }
+    network, agreement = (
+        {n.removeprefix(start): v for n, v in named.items() if n.startswith(start)}
+        for start in (NETWORK, AGREEMENT)
     )
-    return Agreement(named["agreed_weights"], named["agreed_gains"])
+    policy.load_state_dict({name: torch.as_tensor(value) for name, value in network.items()})
+    return Agreement(**agreement)

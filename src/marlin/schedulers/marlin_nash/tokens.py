@@ -100,14 +100,17 @@ def relative_factors(pools: Pools, inputs: Inputs) -> Tensor:
 
     The mean of magnitudes, since prices may be negative. Shape [B, P, 3].
     """
-    each = torch.stack(
-        [
-            inputs.pue * inputs.carbon_g_per_kwh,
-            inputs.wue_l_per_kwh + inputs.pue * inputs.ewif_l_per_kwh,
-            inputs.pue * inputs.price_usd_per_mwh,
-        ],
-        dim=-1,
-    )[:, pools.site] * pools.energy[:, None]
+    each = (
+        torch.stack(
+            [
+                inputs.pue * inputs.carbon_g_per_kwh,
+                inputs.wue_l_per_kwh + inputs.pue * inputs.ewif_l_per_kwh,
+                inputs.pue * inputs.price_usd_per_mwh,
+            ],
+            dim=-1,
+        )[:, pools.site]
+        * pools.energy[:, None]
+    )
     mean = (each.abs() * pools.size[:, None]).sum(1, keepdim=True).clamp_min(1e-6)
     return (each / mean).clamp(-FACTOR_REACH, FACTOR_REACH) - 1.0
 
