@@ -4,8 +4,9 @@ The network is played on past days under many weights; each gives an outcome. Wh
 agree, a policy that can be run stands in: the even split, or a lot that draws who decides alone for
 the day. Over it every agent gains or loses. The bargaining solution over mixtures of these outcomes
 has the largest product of gains (Nash 1950), and the weights that support it are known from it: an
-agent's power over its gain. Running the network at those weights gives the solution without mixing
-plans.
+agent's power over its gain. Where the network's front is not quite convex, what it does under them
+differs from the mixture, so some steps towards weights that support themselves follow; of all that
+was played, the outcome with the largest product of gains is agreed on. No plans are mixed.
 
 While days go by the agents keep accounts of what they gain, and the weights follow: gradient
 scheduling with weights of one over the mean gain converges to the bargaining solution of long-run
@@ -32,6 +33,7 @@ from marlin.schedulers.marlin_nash.tokens import make_tokens
 from marlin.schedulers.marlin_nash.training import even_split, heard_weights, totals
 
 DIVISIONS = 4  # of each weight in the candidates: 35 of them
+STEPS = 4  # towards weights that support themselves
 LEAST_GAIN = 0.02  # of the even split's cost: keeps weights defined where an agent gains nothing
 
 
@@ -53,11 +55,10 @@ class Agreement:
     disagreement: np.ndarray  # [J] the same where they do not agree
 
 
-def candidates(least: float) -> Tensor:
+def candidates() -> np.ndarray:
     """Weights [K, J] that span the front: all multiples of 1 / `DIVISIONS` that sum to one."""
     counts = itertools.product(range(DIVISIONS + 1), repeat=len(OBJECTIVES))
-    points = [c for c in counts if sum(c) == DIVISIONS]
-    return heard_weights(torch.tensor(points, dtype=torch.float32) / DIVISIONS, least)
+    return np.array([c for c in counts if sum(c) == DIVISIONS]) / DIVISIONS
 
 
 def play(
@@ -71,7 +72,8 @@ def play(
     """
     pools, state = fleet.pools, fleet.pools.world.idle_state(len(first))
     weights = weights.expand(epochs, -1, -1)
-    costs, arrived, dropped = torch.zeros_like(weights[0]), 0.0, 0.0
+    costs = torch.zeros_like(weights[0])
+    arrived = dropped = torch.zeros(len(first))
     with torch.no_grad():
         for offset in range(epochs):
             forecast, later = (row(i, first + offset) for i in (record.forecast, record.later))
@@ -87,7 +89,7 @@ def play_even(fleet: Fleet, record: Record, first: Tensor, epochs: int) -> Tenso
     """Objectives [B, J] of the even split on the same days."""
     world = fleet.pools.world
     state = world.idle_state(len(first))
-    costs, arrived = torch.zeros(len(first), len(OBJECTIVES)), 0.0
+    costs, arrived = torch.zeros(len(first), len(OBJECTIVES)), torch.zeros(len(first))
     for offset in range(epochs):
         plan = even_split(fleet, row(record.forecast, first + offset))
         state, outcome = step(world, state, plan, row(record.truth, first + offset))
@@ -99,24 +101,34 @@ def agree(
     policy: Policy, market: Market, fleet: Fleet, record: Record, first: Tensor, epochs: int,
     terms: Terms,
 ) -> Agreement:  # fmt: skip
-    """The bargaining solution on days from `first` [N] on."""
-    weights = candidates(terms.least_weight)
-    count, days = len(weights), len(first)
-    costs, _ = play(
-        policy,
-        market,
-        fleet,
-        record,
-        first.repeat(count),
-        weights.repeat_interleave(days, 0),
-        epochs,
-    )
+    """The bargaining solution on days from `first` [N] on.
+
+    If no weights that were played are a gain for every agent, those with the largest least gain.
+    """
     even = play_even(fleet, record, first, epochs).mean(dim=0)
-    ratios = (costs.reshape(count, days, -1).mean(dim=1) / even).numpy().astype(float)
-    alone = ratios[weights.argmax(dim=0)]  # [J, J] each agent by itself
+
+    def ratios(weights: np.ndarray) -> np.ndarray:
+        """Costs [K, J] under weights [K, J], over those of the even split."""
+        heard = heard_weights(torch.as_tensor(weights, dtype=torch.float32), terms.least_weight)
+        every = heard.repeat_interleave(len(first), 0)
+        costs, _ = play(policy, market, fleet, record, first.repeat(len(heard)), every, epochs)
+        return (costs.reshape(*heard.shape[:1], len(first), -1).mean(dim=1) / even).double().numpy()
+
+    weights = candidates()
+    costs = ratios(weights)
+    alone = costs[weights.argmax(axis=0)]  # [J, J] each agent by itself
     disagreement = alone.mean(axis=0) if terms.by_lot else np.ones(len(OBJECTIVES))
-    gains = nash(disagreement - ratios, terms.powers).gains
-    return Agreement(supporting_weights(gains, terms.powers), disagreement - gains, disagreement)
+    trial = supporting_weights(nash(disagreement - costs, terms.powers).gains, terms.powers)
+    for _ in range(STEPS):
+        paid = ratios(trial[None])
+        weights, costs = np.concatenate([weights, trial[None]]), np.concatenate([costs, paid])
+        supporting = supporting_weights(disagreement - paid[0], terms.powers)
+        trial = np.sqrt(trial * supporting)
+        trial /= trial.sum()
+    gains = disagreement - costs
+    product = (gains.clip(0.0) ** terms.powers).prod(axis=1)
+    best = int((product if product.any() else gains.min(axis=1)).argmax())
+    return Agreement(weights[best], costs[best], disagreement)
 
 
 def supporting_weights(gains: np.ndarray, powers: np.ndarray) -> np.ndarray:
@@ -128,5 +140,5 @@ def supporting_weights(gains: np.ndarray, powers: np.ndarray) -> np.ndarray:
     return slope / slope.sum()
 
 
-def _means(costs: Tensor, arrived: Tensor | float) -> Tensor:
-    return torch.cat([costs[:, :1] / torch.as_tensor(arrived)[..., None], costs[:, 1:]], dim=1)
+def _means(costs: Tensor, arrived: Tensor) -> Tensor:
+    return torch.cat([costs[:, :1] / arrived[:, None], costs[:, 1:]], dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,8 +55,9 @@ class Online:
         if self.accounts:
             self.accounts.expect(observation)
             self.weights = supporting_weights(self.accounts.gains, self.options.terms.powers)
-        plan = self.decision(observation).plan
-        return convert(plan, lambda values: values.numpy().astype(float))
+        plan = convert(self.decision(observation).plan, lambda values: values.numpy().astype(float))
+        # Shares of single precision, made to sum to one in double.
+        return replace(plan, routing=plan.routing / plan.routing.sum(axis=-1, keepdims=True))
 
     def decision(self, observation: Observation) -> Decision:
         """The plan as the policy gives it, and how it came about."""
