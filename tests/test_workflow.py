@@ -16,6 +16,7 @@ import time
 
 import pandas as pd
 import pytest
+import yaml
 from repository_copy import Copy
 
 from marlin import plan, reproduce
@@ -217,6 +218,25 @@ def test_a_run_by_hand_gives_the_bytes_of_the_pipeline(copy):
     for name in names:
         ours = copy.folder / "by-hand" / "seed-0" / name
         assert ours.read_bytes() == (theirs / name).read_bytes(), name
+
+
+def test_an_evaluation_may_vary_what_training_does_not_read_and_nothing_else(copy):
+    shutil.copytree(
+        copy.folder / RESULTS / "runs/fortnight/nearest/none/seed-0", copy.folder / "again/seed-0"
+    )
+    command = [
+        *("evaluate", "again/seed-0", "--scenario", f"{RESULTS}/data/fortnight.nc"),
+        *("--profiles", f"{RESULTS}/serving/profiles.parquet", "--settings", "scenario=fortnight"),
+        *("method=nearest", "budget=tiny", "scoring=fluid", "scenario.test_days=1"),
+    ]
+    done = copy.marlin(*command)
+    assert done.returncode == 0, done.stderr
+    assert "ttft_p95_s" not in pd.read_parquet(copy.folder / "again/seed-0/episodes.parquet")
+    evaluated = yaml.safe_load((copy.folder / "again/seed-0/evaluated.yaml").read_text())
+    assert evaluated["scoring"]["judge"] == "fluid"
+    wrong = copy.marlin(*command, "method.target_utilisation=0.5")
+    assert wrong.returncode == 1
+    assert "again/seed-0 was trained with other settings" in wrong.stderr
 
 
 def test_data_made_in_another_folder_have_the_same_bytes(copy, tmp_path):
