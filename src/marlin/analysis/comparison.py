@@ -187,13 +187,18 @@ def _weights(target: str, scale: pd.Series) -> Array:
 
 
 def decision_times(methods: list[str]) -> pd.DataFrame:
-    """Measured decision times of methods: method, sites, median_s, p95_s; absent if not measured.
+    """Measured decision times: method, sites, median_s, p95_s; in the order of `methods`.
+
+    A method that was not measured has no rows.
 
     Processor seconds of `benchmarks/decisions.py`, whose table the package carries: a measurement
     on one machine (`measured_on`), and so no part of what a run makes.
     """
     table = pd.read_csv(str(files("marlin.analysis").joinpath("decisions.csv")))
-    return table[table["method"].isin(methods)].reset_index(drop=True)
+    table = table[table["method"].isin(methods)]
+    return table.sort_values(
+        "method", key=lambda names: names.map(methods.index), kind="stable", ignore_index=True
+    )
 
 
 def mean_improvement(pairs: pd.DataFrame) -> pd.DataFrame:
