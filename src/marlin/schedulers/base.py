@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -76,6 +76,9 @@ class Observation:
 
 class Scheduler(ABC):
     """Base of all schedulers: `plan` is needed, the rest is for those that learn."""
+
+    chance: ClassVar[bool] = True
+    """Whether the seed can change a plan. Where it cannot, one seed says what all would."""
 
     @abstractmethod
     def plan(self, observation: Observation) -> Plan:
