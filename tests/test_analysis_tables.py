@@ -462,3 +462,18 @@ def test_fluid_table_has_the_range_of_errors_by_load(results: Path) -> None:
         ["0.20", "2.0 to 8.0", "1.0", "−30.0", "1.0"],
         ["0.85", "−24.0 to 1.5", "1.0", "−30.0", "1.0"],
     ]
+
+
+def test_what_plans_on_the_truth_is_marked_and_no_part_of_the_family(
+    episodes: pd.DataFrame,
+) -> None:
+    frame = summary.main_runs(episodes)
+    better = frame[frame["method"] == "marlin"].assign(method="marlin_as_run")
+    better[list(OBJECTIVES)] *= 0.5
+    before, after = (
+        summary.hypervolumes(part).set_index("group")["hypervolume"]
+        for part in (frame, pd.concat([frame, better]))
+    )
+    assert after["marlin_as_run"] > after[summary.ALL_MARLIN] == before[summary.ALL_MARLIN]
+    assert "knows" in method_name("marlin_as_run")
+    assert "knows" in method_name("marlin_as_run_carbon")

@@ -1,6 +1,7 @@
 """No method knows the future: not when it is trained, not when it plans.
 
-Every file of `conf/method` is taken, so that a new method is tested without being named here.
+Every file of `conf/method` is taken, so that a new method is tested without being named here. One
+is excepted by name: a published setting as it was run, which plans on the truth and says so.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from marlin.schedulers.base import Scheduler
 from marlin.task import Task, forecast_inputs, make_scheduler
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
+ON_TRUTH = ["marlin_as_run"]
 EPOCHS = 4
 KNOWN_AHEAD = ("ewif_l_per_kwh", "aware_m3_per_m3")
 BUDGET = {
@@ -53,7 +55,7 @@ def course(task: Task, scheduler: Scheduler, variant: str) -> list[np.ndarray]:
     state, decisions = task.world.idle_state(1), []
     start = task.test_days()[0]
     for epoch in range(start, start + EPOCHS):
-        plan = scheduler.plan(task.observation(epoch, state))
+        plan = scheduler.plan(task.observation(epoch, state, scheduler.plans_on_truth))
         decisions += [plan.routing, plan.power]
         state, outcome = step(task.world, state, plan, task.truth(np.array([epoch])))
         scheduler.observe(outcome)
@@ -61,6 +63,12 @@ def course(task: Task, scheduler: Scheduler, variant: str) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_who_plans_on_the_truth_is_known_by_name(method: str) -> None:
+    run = tasks()[0].run.model_copy(update={"method": read_section("method", method)})
+    assert make_scheduler(run).plans_on_truth == (method in ON_TRUTH)
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - set(ON_TRUTH)))
 def test_what_comes_later_changes_nothing(method: str, tmp_path: Path) -> None:
     learned, decisions = [], []
     for task in tasks():
@@ -98,6 +106,15 @@ def test_a_method_keeps_the_contract(method: str) -> None:
     assert plan.routing.min() >= 0.0
     assert 0.0 <= plan.power.min() <= plan.power.max() <= 1.0
     assert observation.budget.left >= 0
+
+
+def test_a_method_that_plans_on_the_truth_does_change_with_it() -> None:
+    """The exception is one: the test that it is spared would fail."""
+    decisions = []
+    for task in tasks():
+        run = task.run.model_copy(update={"method": read_section("method", ON_TRUTH[0])})
+        decisions.append(course(replace(task, run=run), make_scheduler(run), ""))
+    assert any(not np.array_equal(*pair) for pair in zip(*decisions, strict=True))
 
 
 def test_what_comes_later_does_change_what_is_planned_afterwards() -> None:

@@ -67,7 +67,7 @@ def run_day(task: Task, scheduler: Scheduler, start: int, seed: int, variant: st
     state = task.world.idle_state(1)
     plans, states, outcomes, nodes_on, decisions = [], [], [], [], []
     for epoch in range(start, start + task.world.epochs_per_day):
-        observation = task.observation(epoch, state)
+        observation = task.observation(epoch, state, scheduler.plans_on_truth)
         began = time.perf_counter()
         plan = scheduler.plan(observation)
         decisions.append(time.perf_counter() - began)

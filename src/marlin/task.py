@@ -71,12 +71,13 @@ class Task:
         """Forecast inputs of the given epochs, as a batch."""
         return row(self.forecast, epochs)
 
-    def observation(self, epoch: int, state: State) -> Observation:
-        """What a scheduler sees when it plans `epoch`."""
+    def observation(self, epoch: int, state: State, on_truth: bool = False) -> Observation:
+        """What a scheduler sees when it plans `epoch`; see `Scheduler` for `on_truth`."""
+        shown = self.truth if on_truth else self.forecasts
         return Observation(
             world=self.world,
             time=self.epochs.time[epoch],
-            forecast=self.forecasts(np.array([epoch])),
+            forecast=shown(np.array([epoch])),
             state=state,
             budget=Budget(self.run.budget.calls_per_decision),
             ahead=partial(self.ahead, epoch),

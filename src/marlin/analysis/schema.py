@@ -138,7 +138,10 @@ METHOD_NAMES = {
     "mpc": "MPC",
     "marlin": "MARLIN",
     "marlin_nash": "MARLIN Nash",
+    "marlin_as_run": "MARLIN as run (knows the epoch)",
 }
+# What plans on the truth is shown, marked by its name, and takes part in no comparison.
+ON_TRUTH = ("marlin_as_run",)
 
 
 VARIANT_NAMES = {"ttft": "TTFT", "carbon": "carbon", "water": "water", "cost": "cost"}
@@ -192,6 +195,11 @@ def is_marlin(method: str) -> bool:
 def is_published(method: str) -> bool:
     """Whether a method is a form or a variant of a published system."""
     return system_of(method) in PUBLISHED
+
+
+def plans_on_truth(method: str) -> bool:
+    """Whether a method, or the one that it is a variant of, is shown what will come true."""
+    return parts_of(method)[0] in ON_TRUTH
 
 
 def order_methods(methods: set[str]) -> list[str]:

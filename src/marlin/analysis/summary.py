@@ -25,6 +25,7 @@ from marlin.analysis.schema import (
     is_published,
     method_name,
     order_methods,
+    plans_on_truth,
 )
 from marlin.analysis.statistics import (
     Array,

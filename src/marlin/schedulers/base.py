@@ -75,7 +75,13 @@ class Observation:
 
 
 class Scheduler(ABC):
-    """Base of all schedulers: `plan` is needed, the rest is for those that learn."""
+    """Base of all schedulers: `plan` is needed, the rest is for those that learn.
+
+    A method with `plans_on_truth` is shown the epoch's truth as its forecast. It is there to run
+    a published setting as it was run, never for a comparison.
+    """
+
+    plans_on_truth: bool = False
 
     chance: ClassVar[bool] = True
     """Whether the seed can change a plan. Where it cannot, one seed says what all would."""

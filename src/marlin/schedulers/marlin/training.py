@@ -1,4 +1,8 @@
-"""Offline training: many worlds at once, on past days whose outcome is known."""
+"""Offline training: many worlds at once, on past days whose outcome is known.
+
+Worlds come in groups: one day for all schemes of the roster side by side, each with a state of its
+own and one capital between them, as when the schemes are scored.
+"""
 
 from __future__ import annotations
 
@@ -10,170 +14,178 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from marlin.fleet.contract import OBJECTIVES
+from marlin.fleet.contract import OBJECTIVES, Inputs, State, repeat
 from marlin.fleet.simulator import step
-from marlin.fleet.world import VALIDATION, World
-from marlin.games.negotiation import Rules, starting_capital
-from marlin.schedulers.learning.features import observe, state_size
-from marlin.schedulers.learning.rewards import even_split, metric_table
-from marlin.schedulers.learning.worlds import Worlds
-from marlin.schedulers.marlin.agents import AGENTS, Hyperparameters, Learners
-from marlin.schedulers.marlin.codec import action_size, decode
-from marlin.schedulers.marlin.play import (
+from marlin.fleet.world import TRAIN, VALIDATION
+from marlin.games.negotiation import starting_capital
+from marlin.schedulers.learning.practice import fresh_where
+from marlin.schedulers.learning.rewards import metric_table
+from marlin.schedulers.learning.scheduler import keep_better
+from marlin.schedulers.marlin.agents import AGENTS, Learners
+from marlin.schedulers.marlin.codec import decode, observe
+from marlin.schedulers.marlin.council import (
+    ROSTER,
     agree,
-    paid,
+    envy,
+    judged_from,
+    learn,
+    make_learners,
+    make_replay,
+    paid_capital,
+    pay,
     propose,
-    repeat,
-    rewards,
-    tensor,
-    tried,
+    take_in,
 )
-from marlin.schedulers.marlin.replay import DualReplay
+from marlin.schedulers.marlin.replay import DualReplay, tried_scale
 from marlin.schedulers.schemes import SCHEMES
 
 if TYPE_CHECKING:
     from marlin.schedulers.marlin import Marlin
     from marlin.task import Task
 
-CALLS_PER_ROUND = AGENTS + 2  # every proposal, the agreed plan, the even split
 
+class Groups:
+    """Groups of worlds, each walking through a day with all schemes, then moved to another.
 
-def make_learners(options: Marlin, world: World, seed: int) -> Learners:
-    """Fresh agents for a world."""
-    return Learners(
-        state_size(world),
-        action_size(world),
-        Hyperparameters(
-            actor_width=options.actor_width,
-            critic_width=options.critic_width,
-            actor_rate=options.actor_rate,
-            critic_rate=options.critic_rate,
-            temperature_rate=options.temperature_rate,
-            discount=options.discount,
-            target_rate=options.target_rate,
-            target_entropy=options.target_entropy,
-        ),
-        seed,
-    )
+    Rows are (group, scheme).
+    """
 
+    def __init__(
+        self, options: Marlin, task: Task, starts: np.ndarray, offsets: np.ndarray
+    ) -> None:
+        self.task, self.rules = task, options.rules
+        self.start, self.offset = starts, offsets
+        self.state = task.world.idle_state(len(starts) * len(ROSTER))
+        self.weights = ROSTER.repeat(len(starts), 1)
+        self.capital = self._fresh_capital()
 
-def make_replay(options: Marlin, world: World) -> DualReplay:
-    """Empty buffers for a world."""
-    return DualReplay(
-        state_size(world),
-        action_size(world),
-        AGENTS,
-        options.across_capacity,
-        options.within_capacity,
-    )
+    @property
+    def epoch(self) -> np.ndarray:
+        """Current epoch of every row."""
+        return np.repeat(self.start + self.offset, len(ROSTER))
 
+    def capital_rows(self) -> Tensor:
+        """Capital [R, N] of every row."""
+        return self.capital.repeat_interleave(len(ROSTER), 0)
 
-def pack(learners: Learners) -> dict[str, np.ndarray]:
-    """Parameters of actor, critics, targets and temperatures, by name."""
-    parts = {"actor": learners.actor, "critics": learners.critics, "targets": learners.targets}
-    named = {
-        f"{part}.{name}": value.numpy().copy()
-        for part, module in parts.items()
-        for name, value in module.state_dict().items()
-    }
-    return named | {"log_temperature": learners.log_temperature.detach().numpy().copy()}
+    def advance(self, state: State) -> None:
+        """Move every world one epoch on."""
+        self.state = state
+        self.offset = self.offset + 1
 
+    def renew(self, days: np.ndarray, rng: np.random.Generator) -> None:
+        """Send groups whose day is over to another day, all nodes on and capital as it starts."""
+        done = self.offset >= self.task.world.epochs_per_day - 1
+        self.start = np.where(done, rng.choice(days, len(done)), self.start)
+        self.offset = np.where(done, 0, self.offset)
+        rows = np.repeat(done, len(ROSTER))
+        self.state = fresh_where(rows, self.state, self.task.world.idle_state(len(rows)))
+        over = torch.as_tensor(done)[:, None]
+        self.capital = torch.where(over, self._fresh_capital(), self.capital)
 
-def unpack(learners: Learners, named: dict[str, np.ndarray]) -> None:
-    """Load what `pack` gave."""
-    parts = {"actor": learners.actor, "critics": learners.critics, "targets": learners.targets}
-    for part, module in parts.items():
-        module.load_state_dict(
-            {
-                name.removeprefix(f"{part}."): torch.as_tensor(value)
-                for name, value in named.items()
-                if name.startswith(f"{part}.")
-            }
-        )
-    with torch.no_grad():
-        learners.log_temperature.copy_(torch.as_tensor(named["log_temperature"]))
+    def _fresh_capital(self) -> Tensor:
+        return starting_capital(ROSTER, self.rules).expand(len(self.start), -1)
 
 
 def train(options: Marlin, task: Task) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-    """Train until the budget's simulated epochs are spent; weights and learning curve."""
-    torch.set_num_threads(1)
-    seed, budget = task.run.seed, task.run.budget
+    """Train until the budget's simulated epochs are spent; weights by scheme, learning curve."""
+    seed, budget, world = task.run.seed, task.run.budget, task.world
     rng = np.random.default_rng([seed, 1])
-    world = task.world
-    learners = make_learners(options, world, seed)
-    replay = make_replay(options, world)
-    worlds = Worlds(task, budget.worlds, rng)
-    capital = starting_capital(tensor(worlds.weights()), Rules())
-    rounds = max(budget.training_epochs // (budget.worlds * CALLS_PER_ROUND), budget.checkpoints)
+    learners, replay = make_learners(options, world, seed), make_replay(options, world)
+    learners.transfer(options.earlier())
+    days = np.array(task.days(TRAIN))
+    count = max(budget.worlds // len(ROSTER), 1)
+    offsets = rng.integers(0, world.epochs_per_day - 1, count)
+    groups = Groups(options, task, rng.choice(days, count), offsets)
+    calls = count * len(ROSTER) * (1 + options.settled + AGENTS * options.training_tries)
+    rounds = max(budget.training_epochs // calls, budget.checkpoints)
     marks = set(np.linspace(0, rounds, budget.checkpoints + 1).round().astype(int))
-    rows = validate(task, world, learners, 0)
-    bar = tqdm(range(rounds), desc=f"marlin seed {seed}", disable=not sys.stderr.isatty())
+    rows = validate(options, task, learners, 0)
+    kept = dict.fromkeys(SCHEMES, learners.pack())
+    best = dict.fromkeys(SCHEMES, np.inf)
+    bar = tqdm(range(rounds), desc=f"{options.name} seed {seed}", disable=not sys.stderr.isatty())
     for done in bar:
-        blend = options.blend_start * options.blend_decay**done
-        capital = play_round(options, task, world, learners, replay, worlds, capital, blend)
-        for _ in range(options.updates_per_round):
-            batch, drawn = replay.draw(options.batch_size, options.across_share, rng)
-            replay.reprioritise(drawn, learners.update(batch))
+        play_epoch(learners, groups, replay, options.blend_start * options.blend_decay**done)
+        groups.renew(days, rng)
+        learn(learners, replay, options.training_updates, rng)
         if done + 1 in marks:
-            spent = (done + 1) * budget.worlds * CALLS_PER_ROUND
-            rows += validate(task, world, learners, spent)
-    return pack(learners), rows
+            now = validate(options, task, learners, (done + 1) * calls)
+            rows += now
+            keep_better(kept, best, learners.pack(), now)
+    learned = {
+        f"{variant}/{name}": value
+        for variant, named in kept.items()
+        for name, value in named.items()
+    }
+    return learned, rows
 
 
-def play_round(
-    options: Marlin, task: Task, world: World, learners: Learners, replay: DualReplay,
-    worlds: Worlds, capital: Tensor, blend: float,
-) -> Tensor:  # fmt: skip
-    """One epoch of every world: propose, try, agree, carry out, remember; returns capital."""
-    epoch, weights, rules = worlds.epoch, tensor(worlds.weights()), Rules()
-    forecast, truth, upcoming = task.forecasts(epoch), task.truth(epoch), task.forecasts(epoch + 1)
-    proposal = propose(learners, world, worlds.state, forecast, blend, explore=True)
-    seen = proposal.state.numpy()
-    reference = even_split(world, forecast, truth)
-    after, offered = tried(world, worlds.state, proposal, forecast, truth)
-    replay.within.add(
-        np.repeat(seen, AGENTS, axis=0),
-        proposal.rows(),
-        rewards(offered, repeat(reference, AGENTS), options.drop_penalty),
-        observe(world, after, repeat(upcoming, AGENTS)),
-        options.tried_priority,
-    )
-    action = agree(learners, proposal, capital, weights, rules)
-    state, outcome = step(world, worlds.state, decode(world, action, forecast), truth)
+def play_epoch(learners: Learners, groups: Groups, replay: DualReplay, blend: float) -> None:
+    """One epoch of every world: propose, try, agree, carry out, remember, pay."""
+    options, task, world, epoch = learners.options, groups.task, groups.task.world, groups.epoch
+    forecast, truth = foreseen(options, task, epoch), task.truth(epoch)
+    seen, upcoming = (observe(world, foreseen(options, task, e)) for e in (epoch, epoch + 1))
+    for _ in range(options.training_tries):
+        tries = propose(learners, world, seen, forecast, blend, explore=True).flatten(0, 1).numpy()
+        start = repeat(groups.state, AGENTS)
+        plans = decode(options, world, tries, repeat(forecast, AGENTS), start)
+        outcome = step(world, judged_from(options, world, start), plans, repeat(truth, AGENTS))[1]
+        replay.within.add(
+            np.repeat(seen, AGENTS, axis=0),
+            tries,
+            pay(learners, world, plans, outcome),
+            np.repeat(upcoming, AGENTS, axis=0),
+            tried_scale(len(tries), 1.0, options.hindsight_priority * options.hindsight),
+        )
+    proposals = propose(learners, world, seen, forecast, blend, explore=False)
+    bargain = agree(learners, seen, proposals, groups.capital_rows(), groups.weights)
+    plan = decode(options, world, bargain.plan.numpy(), forecast, groups.state)
+    state, outcome = step(world, groups.state, plan, truth)
+    if options.settled:
+        outcome = step(world, judged_from(options, world, groups.state), plan, truth)[1]
     replay.across.add(
-        seen,
-        action,
-        rewards(outcome, reference, options.drop_penalty),
-        observe(world, state, upcoming),
-        options.across_priority,
+        seen, bargain.plan, pay(learners, world, plan, outcome), upcoming, options.across_priority
     )
-    capital = paid(capital, outcome, offered, rules)
-    moved = torch.as_tensor(worlds.advance(state))[:, None]
-    return torch.where(moved, starting_capital(tensor(worlds.weights()), rules), capital)
+    take_in(learners, world, outcome)
+    lost = envy(learners, seen, proposals, bargain.plan)
+    groups.capital = paid_capital(learners, world, groups.capital, outcome, lost)
+    groups.advance(state)
 
 
-def validate(task: Task, world: World, learners: Learners, spent: int) -> list[dict[str, Any]]:
-    """Deterministic policy of every scheme on the validation days; one row a scheme."""
-    days, rules = np.array(task.days(VALIDATION)), Rules()
-    weights = torch.tensor(list(SCHEMES.values())).repeat_interleave(len(days), 0)
-    start = np.tile(days, len(SCHEMES))
-    state = world.idle_state(len(start))
-    capital = starting_capital(weights, rules)
-    totals, arrived = np.zeros((len(start), len(OBJECTIVES))), np.zeros(len(start))
-    for offset in range(world.epochs_per_day):
-        forecast, truth = task.forecasts(start + offset), task.truth(start + offset)
-        proposal = propose(learners, world, state, forecast, blend=0.0, explore=False)
-        action = agree(learners, proposal, capital, weights, rules)
-        offered = tried(world, state, proposal, forecast, forecast)[1]
-        state, outcome = step(world, state, decode(world, action, forecast), truth)
-        capital = paid(capital, outcome, offered, rules)
+def foreseen(options: Marlin, task: Task, epochs: np.ndarray) -> Inputs:
+    """What plans are made with: the forecast, unless the method plans on the truth."""
+    return task.truth(epochs) if options.plans_on_truth else task.forecasts(epochs)
+
+
+def validate(options: Marlin, task: Task, learners: Learners, spent: int) -> list[dict[str, Any]]:
+    """Mean daily objectives of every scheme on the validation days, without learning; one row each.
+
+    Beside what the learning curve holds, a row has the share of requests dropped.
+    """
+    world, days = task.world, np.array(task.days(VALIDATION))
+    groups = Groups(options, task, days, np.zeros_like(days))
+    size = len(days) * len(ROSTER)
+    totals, arrived, dropped = np.zeros((size, len(OBJECTIVES))), np.zeros(size), np.zeros(size)
+    for _ in range(world.epochs_per_day):
+        epoch = groups.epoch
+        forecast = foreseen(options, task, epoch)
+        seen = observe(world, forecast)
+        proposals = propose(learners, world, seen, forecast, 0.0, explore=False)
+        bargain = agree(learners, seen, proposals, groups.capital_rows(), groups.weights)
+        plan = decode(options, world, bargain.plan.numpy(), forecast, groups.state)
+        state, outcome = step(world, groups.state, plan, task.truth(epoch))
+        lost = envy(learners, seen, proposals, bargain.plan)
+        groups.capital = paid_capital(learners, world, groups.capital, outcome, lost)
+        groups.advance(state)
         metrics = metric_table(outcome)
         metrics[:, 0] *= outcome.arrived
         totals, arrived = totals + metrics, arrived + outcome.arrived
+        dropped = dropped + outcome.dropped
     totals[:, 0] /= arrived
-    means = totals.reshape(len(SCHEMES), len(days), -1).mean(axis=1)
+    table = np.column_stack([totals, dropped / arrived])
+    means = table.reshape(len(days), len(ROSTER), -1).mean(axis=0)
     return [
         {"training_epochs": spent, "variant": name or "balanced"}
-        | dict(zip(OBJECTIVES, mean.tolist(), strict=True))
+        | dict(zip((*OBJECTIVES, "dropped_share"), mean.tolist(), strict=True))
         for name, mean in zip(SCHEMES, means, strict=True)
     ]
