@@ -19,6 +19,7 @@ from marlin.analysis.schema import (
     SCORE_BASELINE,
     is_published,
     parts_of,
+    plans_on_truth,
     system_of,
 )
 from marlin.analysis.statistics import (
@@ -48,12 +49,13 @@ def leaders(frame: pd.DataFrame, bounds: pd.DataFrame) -> pd.DataFrame:
     `nearest` is the best of another system: forms and variants of one system do not compete. Its
     margin over it is a reduction in per cent, with the probability of improvement; `gap_percent` is
     the share of the way from weighted round robin to the bound that the best goes (not a number
-    where weighted round robin did not run). A field with one system has no rows.
+    where weighted round robin did not run). A field with one system has no rows. What plans on the
+    truth takes no part.
     """
     methods = summary.methods_of(frame)
     fields = {
         PUBLISHED_SYSTEMS: [method for method in methods if is_published(method)],
-        ALL_SCHEDULERS: methods,
+        ALL_SCHEDULERS: [method for method in methods if not plans_on_truth(method)],
     }
     rows = []
     for name, members in fields.items():

@@ -25,7 +25,6 @@ from marlin.analysis.schema import (
     is_published,
     method_name,
     order_methods,
-    plans_on_truth,
 )
 from marlin.analysis.statistics import (
     Array,
