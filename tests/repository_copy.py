@@ -48,8 +48,10 @@ class Copy:
         for block in re.split(r"\n(?=(?:local)?rule \w+:)", done.stdout + done.stderr)[1:]:
             rule = re.match(r"(?:local)?rule (\w+):", block)
             assert rule
-            method = re.search(r"wildcards: .*method=([\w.-]+)", block)
-            jobs.add(f"{rule[1]} {method[1]}" if method else rule[1])
+            # A cell of one seed has a rule of its own, which does the same.
+            stage = rule[1].removesuffix("_once")
+            method = re.search(r"wildcards: .*cell=[\w.-]+/([\w.-]+)/", block)
+            jobs.add(f"{stage} {method[1]}" if method else stage)
         return jobs - {"all", "runs"}
 
     @contextmanager

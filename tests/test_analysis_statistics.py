@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from marlin.analysis.statistics import (
+    attainable_share,
     bootstrap_interquartile_means,
     estimate,
     gap_closed,
@@ -177,3 +178,22 @@ def test_nothing_closes_more_than_the_gap(bound, above, higher) -> None:
     cells = ([np.array([[value]])] for value in (bound + above, bound + higher, bound))
     closed = gap_closed(*cells)[0].item()
     assert np.isnan(closed) or closed <= 1.0
+
+
+def test_attainable_share_by_hand() -> None:
+    # The first of two objectives above 0.5, their mean too: three quarters less a corner.
+    assert attainable_share([[1.0, 0.0]], [0.5], 2.0) == pytest.approx(0.75, abs=0.002)
+    share = attainable_share([[1.0, 0.0], [0.5, 0.5]], [0.5, 0.5], 2.0)
+    assert share == pytest.approx(0.75 - 0.5 * 0.5 / 2 / 4, abs=0.002)
+    assert attainable_share([[1.0, 1.0]], [-1.0], 2.0) == 1.0
+
+
+@given(
+    points=hnp.arrays(float, (4, 3), elements=st.floats(0.1, 1.9)),
+    weights=hnp.arrays(float, (5, 3), elements=st.floats(0.0, 1.0)),
+)
+def test_no_front_has_more_than_the_bounds_on_it_allow(
+    points: np.ndarray, weights: np.ndarray
+) -> None:
+    least = (weights @ points.T).min(axis=1)
+    assert hypervolume(points) <= attainable_share(weights, least - 1e-9) + 0.005

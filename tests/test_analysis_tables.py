@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy.stats import trim_mean
 
-from marlin.analysis import summary, tables
+from marlin.analysis import comparison, numbers, summary, tables
 from marlin.analysis.collect import collect
 from marlin.analysis.display import decimals, number, tex, with_interval
 from marlin.analysis.numbers import change_words, data_words, outcome
@@ -20,6 +20,7 @@ from marlin.analysis.schema import method_name, model_name, order_methods, parts
 from marlin.analysis.statistics import Estimate
 from marlin.errors import UserError
 
+ROOT = Path(__file__).parents[1]
 OBJECTIVES = analysis_results.OBJECTIVES
 METHOD_OF = {method_name(method): method for method in analysis_results.METHODS}
 SCALES = {"ttft_s": 1.0, "carbon_kg": 1e-3, "water_l": 1e-3, "cost_usd": 1.0}
@@ -108,34 +109,105 @@ def test_bold_marks_the_lowest_value_of_each_objective(
 
 
 def test_each_printed_reduction_is_recomputed(results: Path, episodes: pd.DataFrame) -> None:
+    """Claims are held against the best published system, reductions against the best of all."""
     claims = {"ttft_s": 18, "carbon_kg": 33, "water_l": 43, "cost_usd": 11}
-    numbers = json.loads((results / "numbers.json").read_text(encoding="utf-8"))
-    rows = load(results, "reductions")["rows"]
-    for row, objective in zip(rows, OBJECTIVES, strict=True):
+    numbers = json.loads((results / "numbers.json").read_text(encoding="utf-8"))["claims"]
+    tested, overall = load(results, "claims")["rows"], load(results, "reductions")["rows"]
+    for row, other, objective in zip(tested, overall, OBJECTIVES, strict=True):
         variant = f"marlin_{objective.split('_')[0]}"
         best = best_baseline(episodes, objective)
-        assert METHOD_OF[row[1]] == best
-        assert row[2] == f"≥ {claims[objective]}"
-        for shown, method in ((row[3], variant), (row[4], "marlin")):
-            expected = 100 * (1 - ratio(episodes, method, best, objective))
-            assert abs(as_number(shown) - expected) <= half_a_unit(shown)
-        measured = 100 * (1 - ratio(episodes, variant, best, objective))
-        assert (row[5] == "met") == (measured >= claims[objective])
-        words = numbers["claims"][objective]["one_objective"]
-        assert words["against_best"]["percent"] == row[3].split(" [")[0]
+        # NSGA-II is the only published system of the tree.
+        assert (row[1], METHOD_OF[row[2]]) == ("MARLIN", "nsga2")
+        assert (other[1], METHOD_OF[other[2]]) == ("MARLIN", best)
+        assert row[3] == f"≥ {claims[objective]}"
+        words = numbers[objective]["one_objective"]
+        for against, shown, printed in (
+            ("nsga2", row[4:6], words["against_best"]),
+            (best, other[3:5], words["against_all"]),
+        ):
+            for text, method in zip(shown, (variant, "marlin"), strict=True):
+                expected = 100 * (1 - ratio(episodes, method, against, objective))
+                assert abs(as_number(text) - expected) <= half_a_unit(text)
+            assert printed["percent"] == shown[0].split(" [")[0]
+        measured = 100 * (1 - ratio(episodes, variant, "nsga2", objective))
+        assert (row[6] == "met") == (measured >= claims[objective])
         against = 100 * (1 - ratio(episodes, variant, "round_robin", objective))
         printed = as_number(words["against_round_robin"]["percent"])
         assert abs(printed - against) <= 0.05 + 1e-9
-        assert words["verdict"] == row[5]
+        assert words["verdict"] == row[6]
+        assert numbers[objective]["best_of_all"] == method_name(best)
 
 
-def test_printed_hypervolumes_are_recomputed(results: Path, episodes: pd.DataFrame) -> None:
-    rows = dict(load(results, "hypervolume")["rows"])
-    for method in ("round_robin", "nearest", "weighted_greedy"):
-        sides = [ratio(episodes, method, "round_robin", objective) for objective in OBJECTIVES]
-        expected = np.prod([max(0.0, 2 - side) for side in sides]) / 16
-        assert abs(as_number(rows[method_name(method)]) - expected) <= 0.00005 + 1e-9
-    assert as_number(rows["All MARLIN variants"]) > as_number(rows["MARLIN balanced"])
+def test_without_published_systems_claims_are_held_against_any_baseline(
+    episodes: pd.DataFrame,
+) -> None:
+    frame = episodes[episodes["method"] != "nsga2"]
+    assert summary.claim_baselines(frame) == summary.best_baselines(frame)
+    assert summary.claim_baselines(episodes) == dict.fromkeys(OBJECTIVES, "nsga2")
+
+
+def test_a_front_is_measured_against_what_the_bounds_allow(
+    results: Path, episodes: pd.DataFrame
+) -> None:
+    """Every objective of the box [0, 2] is at least 0.3; carbon + water at least 1.2."""
+    free = 1.7**4 - 1.7**2 * (1.2 - 2 * 0.3) ** 2 / 2
+    shown = {row[0]: row[1:] for row in load(results, "fronts")["rows"]}
+    sides = [
+        cells(episodes, "nearest", o) / cells(episodes, "weighted_round_robin", o)
+        for o in OBJECTIVES
+    ]
+    volume = np.prod([np.maximum(0.0, 2.0 - side) for side in sides], axis=0)
+    expected = 100 * trim_mean(volume.ravel(), 0.25) / free
+    assert as_number(shown["Nearest"][1]) == pytest.approx(expected, abs=0.4)
+    assert as_number(shown["MARLIN"][1]) > as_number(shown["NSGA-II"][1])
+    assert (shown["MARLIN"][0], shown["Nearest"][0]) == ("5", "1")
+    order = [as_number(row[2]) for row in load(results, "fronts")["rows"]]
+    assert order == sorted(order, reverse=True)
+
+
+def test_leaders_and_their_margins_are_recomputed(results: Path, episodes: pd.DataFrame) -> None:
+    """Among all: MARLIN's variants lead, and the next is another system, never another variant."""
+    rows = [row for row in load(results, "leaders")["rows"] if row[0] == "all schedulers"]
+    for row, objective in zip(rows, OBJECTIVES, strict=True):
+        best = f"marlin_{objective.split('_')[0]}"
+        following = best_baseline(episodes, objective)
+        assert row[2:4] == [method_name(best), method_name(following)]
+        expected = 100 * (1 - ratio(episodes, best, following, objective))
+        assert abs(as_number(row[4]) - expected) <= half_a_unit(row[4])
+    # One published system alone has none to lead before.
+    assert not [row for row in load(results, "leaders")["rows"] if row[0] == "published systems"]
+    as_run = episodes[episodes["method"] == "nsga2"].assign(method="nsga2_as_run")
+    helix = episodes[episodes["method"] == "nearest"].assign(method="helix_as_run")
+    frame = pd.concat([episodes, as_run, helix], ignore_index=True)
+    table = comparison.leaders(frame, tables.read_bounds(results))
+    own = table[table["field"] == comparison.PUBLISHED_SYSTEMS].set_index("objective")
+    assert tuple(own.loc["ttft_s", ["best", "nearest"]]) == ("helix_as_run", "nsga2")
+    assert own.loc["carbon_kg", "nearest"] == "helix_as_run"
+    assert own.loc["carbon_kg", "best"] in ("nsga2", "nsga2_as_run")
+    assert numbers.leaders_sentence(table).startswith(
+        "Of the published systems the best are Helix as run on time to first token ("
+    )
+
+
+def test_improvement_is_counted_over_all_pairs(results: Path, episodes: pd.DataFrame) -> None:
+    pairs = comparison.improvements(summary.main_runs(episodes)).set_index(["method", "other"])
+    assert not {method for pair in pairs.index for method in pair} & {"marlin_ttft", "marlin_cost"}
+    assert pairs.loc[("marlin", "round_robin"), "improvement"] == 1.0
+    for method, other in pairs.index:
+        back = pairs.loc[(other, method), "improvement"]
+        assert pairs.loc[(method, other), "improvement"] + back == pytest.approx(1.0)
+    first = load(results, "improvements")["rows"][0]
+    assert first == ["MARLIN", "1.00", "6", "0"]
+
+
+def test_decision_times_are_those_of_the_package(results: Path) -> None:
+    measured = comparison.decision_times(["nsga2"]).set_index("sites")
+    row = next(row for row in load(results, "decisions")["rows"] if row[0] == "NSGA-II")
+    assert as_number(row[1]) == pytest.approx(1e3 * measured.loc[12, "median_s"], abs=0.051)
+    assert as_number(row[4]) == pytest.approx(1e3 * measured.loc[64, "p95_s"], abs=0.051)
+    known = {path.stem for path in (ROOT / "conf" / "method").glob("*.yaml")}
+    assert set(comparison.decision_times(sorted(known))["method"]) >= {"marlin", "mpc", "helix"}
+    assert comparison.decision_times(["mine"]).empty
 
 
 def test_printed_errors_of_the_serving_model_are_recomputed(results: Path) -> None:
@@ -173,8 +245,8 @@ def test_tex_holds_the_same_strings_and_csv_the_full_precision(
 ) -> None:
     for name in (
         "main",
-        "reductions",
-        "hypervolume",
+        "claims",
+        "fronts",
         "calibration",
         "profiles",
         "power",
@@ -266,7 +338,7 @@ def test_ablations_are_paired_with_the_full_method(episodes: pd.DataFrame) -> No
     assert table.loc["carbon_kg", "change_percent"] == pytest.approx(10.0)
     assert table.loc["water_l", "change_percent"] == 0.0
     shown = tables.ablations_table(frame)
-    assert shown.rows == [["MARLIN balanced", "no_veto", "–", "10.0", "–", "–"]]
+    assert shown.rows == [["MARLIN", "no_veto", "–", "10.0", "–", "–"]]
 
 
 def test_scenarios_are_shown_apart_and_pooled_for_the_claims(episodes: pd.DataFrame) -> None:
@@ -275,7 +347,9 @@ def test_scenarios_are_shown_apart_and_pooled_for_the_claims(episodes: pd.DataFr
     table = tables.main_table(frame)
     assert table.columns[:2] == ["Scenario", "Scheduler"]
     assert len(table.rows) == 2 * len(analysis_results.METHODS)
-    alone, pooled = summary.reductions(episodes), summary.reductions(frame)
+    alone, pooled = (
+        summary.reductions(runs, summary.best_baselines(runs)) for runs in (episodes, frame)
+    )
     # Twice the same ratios: the same middle half.
     assert pooled["reduction_percent"].to_numpy() == pytest.approx(
         alone["reduction_percent"].to_numpy(), abs=0.3
@@ -291,9 +365,9 @@ def test_what_is_missing_is_named(results: Path, episodes: pd.DataFrame, tmp_pat
     with pytest.raises(UserError, match=r"episodes.parquet does not exist"):
         tables.build(tmp_path)
     without = episodes[~episodes["method"].str.startswith("marlin")]
-    assert tables.reductions_table(without).rows == []
+    assert tables.claims_table(without).rows == []
     with pytest.raises(UserError, match="lack one of them"):
-        tables.reductions_table(episodes[episodes["method"] != "marlin_water"])
+        tables.claims_table(episodes[episodes["method"] != "marlin_water"])
 
 
 def test_sources_that_say_nothing_are_an_error(tmp_path: Path) -> None:
@@ -390,16 +464,15 @@ def test_fluid_table_has_the_range_of_errors_by_load(results: Path) -> None:
     ]
 
 
-def test_what_plans_on_the_truth_is_marked_and_no_part_of_the_family(
-    episodes: pd.DataFrame,
+def test_what_plans_on_the_truth_is_marked_and_leads_no_field(
+    results: Path, episodes: pd.DataFrame
 ) -> None:
-    frame = summary.main_runs(episodes)
+    frame, bounds = summary.main_runs(episodes), tables.read_bounds(results)
     better = frame[frame["method"] == "marlin"].assign(method="marlin_as_run")
-    better[list(OBJECTIVES)] *= 0.5
-    before, after = (
-        summary.hypervolumes(part).set_index("group")["hypervolume"]
-        for part in (frame, pd.concat([frame, better]))
+    better[list(OBJECTIVES)] *= 0.9
+    both = pd.concat([frame, better])
+    pd.testing.assert_frame_equal(
+        comparison.leaders(both, bounds), comparison.leaders(frame, bounds)
     )
-    assert after["marlin_as_run"] > after[summary.ALL_MARLIN] == before[summary.ALL_MARLIN]
     assert "knows" in method_name("marlin_as_run")
     assert "knows" in method_name("marlin_as_run_carbon")

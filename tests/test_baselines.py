@@ -13,11 +13,12 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 from test_schedulers import TASK, first_observation, site_requests
 
+from marlin.fleet.contract import Plan, joined
+from marlin.fleet.power_down import sized_plan
 from marlin.schedulers.casper import servers_and_shares
 from marlin.schedulers.greedy import Greedy
 from marlin.schedulers.helix import HelixAsRun, max_flow
 from marlin.schedulers.jsq import Jsq, level
-from marlin.schedulers.nearest import Nearest
 from marlin.schedulers.perllm import CsUcb, PerLlm, by_index
 from marlin.schedulers.transport import transport
 from marlin.schedulers.ttft_greedy import TtftGreedy
@@ -98,16 +99,23 @@ def test_greedy_counts_the_energy_of_a_site_and_not_only_its_grid() -> None:
         assert (routed.argmax() == 0) == gets_all
 
 
-def test_ttft_greedy_expects_no_slower_first_token_than_nearest() -> None:
-    fast, near = TtftGreedy(), Nearest()
-    observation = first_observation(fast)
-    expected = [
-        replace(observation, budget=TASK.observation(800, observation.state).budget)
-        .simulate(scheduler.plan(observation))[1]
-        .ttft_s[0]
-        for scheduler in (fast, near)
+def test_ttft_greedy_carries_out_the_fastest_way_to_power_the_nearest_sites() -> None:
+    """No candidate of its own is faster: every node on, or sized at any of its targets."""
+    scheduler = TtftGreedy()
+    observation = first_observation(scheduler)
+    world, seen = TASK.world, observation.forecast
+    nearest = np.eye(len(world.sites))[world.constants.rtt_s.argmin(axis=1)]
+    routing = np.broadcast_to(
+        nearest[None, :, None, None], (1, *world.class_shape, len(world.sites))
+    )
+    sized = [
+        sized_plan(world, routing, seen.arrival_rate_per_s, target) for target in scheduler.targets
     ]
-    assert expected[0] <= expected[1]
+    others = [*sized, Plan(sized[0].routing, np.ones_like(sized[0].power))]
+    chosen = scheduler.plan(observation)
+    _, outcome = observation.simulate(joined([chosen, *others]))
+    assert outcome.ttft_s[0] == pytest.approx(outcome.ttft_s[1:].min())
+    assert np.ptp(outcome.ttft_s) > 0.0
 
 
 def test_transport_finds_the_optimum_on_paper() -> None:
@@ -220,9 +228,22 @@ def test_violations_push_an_arm_back() -> None:
 def test_arms_without_room_pass_what_is_left_to_the_next() -> None:
     load = np.array([[1.0, 1.0, 1.0], [0.5, 0.5, 0.5]])
     index = np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
-    shares = by_index(index, np.zeros_like(index), load, np.array([0.6, 0.5, 0.4]))
+    everywhere, model = np.ones((1, 3)), np.array([0, 0])
+    room = np.array([0.6, 0.5, 0.4])
+    shares = by_index(index, np.zeros_like(index), load, everywhere, model, room)
     np.testing.assert_allclose(shares[0], [0.6, 0.4, 0.0])
     np.testing.assert_allclose(shares[1], [0.0, 0.2, 0.8])
+
+
+def test_nodes_that_run_the_model_are_filled_before_others_are_woken() -> None:
+    """Class 0 likes arm 0, where its model does not run; class 1 does not find enough that runs."""
+    load = np.array([[0.4, 0.4], [0.8, 0.8]])
+    index = np.array([[2.0, 1.0], [2.0, 1.0]])
+    running, model = np.array([[0.0, 0.5], [0.2, 0.2]]), np.array([0, 1])
+    shares = by_index(index, np.zeros_like(index), load, running, model, np.array([0.7, 0.7]))
+    np.testing.assert_allclose(shares[0], [0.0, 1.0])
+    # 0.2 where it runs at either arm, then 0.4 woken at arm 0, which has room up to 0.7.
+    np.testing.assert_allclose(shares[1] * 0.8, [0.6, 0.2])
 
 
 def test_perllm_starts_a_day_with_what_it_learned(tmp_path) -> None:

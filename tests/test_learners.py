@@ -36,9 +36,10 @@ from marlin.schedulers.learning.features import (
     state_size,
 )
 from marlin.schedulers.learning.networks import Mlps, log_density, log_squash, mixed, seeded
-from marlin.schedulers.learning.ppo import agreed, standardised
+from marlin.schedulers.learning.ppo import standardised
 from marlin.schedulers.learning.practice import Practice, Transition
 from marlin.schedulers.learning.presets import presets, start_logits
+from marlin.schedulers.learning.proposals import agreed
 from marlin.schedulers.learning.ranking import (
     ACTION_SIZE,
     MOST_USED,
@@ -496,7 +497,7 @@ def test_tabular_states_know_where_nodes_run() -> None:
 
 
 def test_soft_values_follow_the_twin_that_promises_less() -> None:
-    from marlin.schedulers.sac_scalar import lower
+    from marlin.schedulers.learning.sac import lower
 
     critics = Mlps(2, 3, 4, seeded(0))
     with torch.no_grad():

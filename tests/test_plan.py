@@ -75,6 +75,33 @@ def test_a_plan_comes_from_the_cache_and_is_the_same(conf, monkeypatch):
     assert plan.load("pair", "measured") != first
 
 
+def test_a_cell_has_a_seed_for_every_chance_and_one_where_there_is_none(conf):
+    write_ablation(conf, "noise", "signals: {forecast_noise: 0.1}")
+    write_suite(conf, methods=["nearest", "nsga2"], ablations=["none", "noise"], seeds=3)
+    chosen = plan.load("pair")
+    assert {cell.name: cell.seeds for cell in chosen.cells} == {
+        "fortnight/nearest/none": (0,),
+        "fortnight/nsga2/none": (0, 1, 2),
+        "fortnight/nearest/noise": (0, 1, 2),
+        "fortnight/nsga2/noise": (0, 1, 2),
+    }
+    assert chosen.runs == 10
+    assert plan.load("pair") == chosen
+
+
+def test_scoring_and_test_days_change_the_evaluation_and_not_the_training(conf):
+    first = plan.load("pair")
+    write_suite(conf, overrides=["budget=tiny", "scoring.epochs=3", "scenario.test_days=2"])
+    second = plan.load("pair")
+    for before, after in zip(first.cells, second.cells, strict=True):
+        assert before.training_fingerprint == after.training_fingerprint
+        assert before.fingerprint != after.fingerprint
+    assert first.scenarios["fortnight"].fingerprint == second.scenarios["fortnight"].fingerprint
+    assert first.bounds["fortnight"].fingerprint != second.bounds["fortnight"].fingerprint
+    write_suite(conf, overrides=["budget=quick"])
+    assert plan.load("pair").cells[0].training_fingerprint != first.cells[0].training_fingerprint
+
+
 def test_comments_change_no_fingerprint_and_settings_do(conf):
     first = plan.load("pair")
     path = conf / "method" / "nearest.yaml"
@@ -160,25 +187,29 @@ def test_the_paper_suite_lists_its_cells_in_seconds():
     assert [line.split()[0] for line in done.stdout.splitlines()[:-1]] == [
         cell.name for cell in chosen.cells
     ]
-    assert done.stdout.splitlines()[-1].startswith(
-        f"{len(chosen.cells)} cells x {len(chosen.seeds)} seeds"
-    )
+    assert done.stdout.splitlines()[-1].startswith(f"{len(chosen.cells)} cells, {chosen.runs} runs")
 
 
 @pytest.fixture
 def finished(conf):
-    """A result tree as the stages leave it, with stand-in contents."""
+    """A result tree as the stages leave it, with and without chance; contents are stand-ins."""
+    write_suite(conf, methods=["round_robin", "nsga2_as_run"])
     chosen = plan.load("pair")
     results = chosen.results
     for cell in chosen.cells:
         files = []
-        for seed, folder in zip(chosen.seeds, chosen.folders(cell), strict=True):
+        for seed, folder in zip(cell.seeds, chosen.folders(cell), strict=True):
             folder.mkdir(parents=True)
-            code = sources.digest(sources.closure("train", cell.module))
-            record = {"code_sha256": code, "config_sha256": cell.fingerprint, "seed": seed}
-            (folder / "run.json").write_text(json.dumps(record))
+            for stage, name, fingerprint in (
+                ("train", "run.json", cell.training_fingerprint),
+                ("evaluate", "evaluation.json", cell.fingerprint),
+            ):
+                code = sources.digest(sources.closure(stage, cell.module))
+                record = {"code_sha256": code, "config_sha256": fingerprint, "seed": seed}
+                (folder / name).write_text(json.dumps(record))
+                files.append(folder / name)
             (folder / "episodes.parquet").write_text(f"{cell.name} {seed}")
-            files += [folder / "run.json", folder / "episodes.parquet"]
+            files.append(folder / "episodes.parquet")
         seal.write(results / "seals" / "train" / f"{cell.name}.sha256", files)
     (results / "numbers.json").write_text("{}")
     seal.write(results / "seals" / "tables.sha256", [results / "numbers.json"])
@@ -187,14 +218,14 @@ def finished(conf):
 
 def test_a_true_result_tree_verifies_and_gets_its_manifest(finished, capsys):
     plan_cli.verify(finished, finished.results, write_manifest=True)
-    assert capsys.readouterr().out == "verified: 4 runs, 9 files in results/pair\n"
+    assert capsys.readouterr().out == "verified: 3 runs, 10 files in results/pair\n"
     manifest = json.loads((finished.results / "manifest.json").read_text())
     assert manifest["plan_sha256"] == finished.fingerprint
     assert manifest["files"]["numbers.json"] == sha256(finished.results / "numbers.json")
-    assert len(manifest["files"]) == 9
+    assert len(manifest["files"]) == 10
 
 
-FALSE = "runs/fortnight/nearest/none/seed-1"
+FALSE = "runs/fortnight/nsga2_as_run/none/seed-1"
 
 
 @pytest.mark.parametrize(
@@ -206,6 +237,8 @@ FALSE = "runs/fortnight/nearest/none/seed-1"
         (f"{FALSE}/run.json", None, "is missing"),
         (f"{FALSE}/run.json", {"config_sha256": "0"}, "made with other settings"),
         (f"{FALSE}/run.json", {"code_sha256": "0"}, "made by other code"),
+        (f"{FALSE}/evaluation.json", None, "is missing"),
+        (f"{FALSE}/evaluation.json", {"config_sha256": "0"}, "made with other settings"),
     ],
 )
 def test_a_false_result_is_named(finished, name, text, reason, capsys):
@@ -247,20 +280,19 @@ def test_seals_are_read_by_sha256sum(finished):
 
 def test_what_a_suite_no_longer_names_is_set_aside_and_not_deleted(finished, conf):
     assert plan.set_aside(finished, finished.results) == []
-    write_suite(conf, methods=["round_robin"], seeds=1)
+    write_suite(conf, methods=["nsga2_as_run"], seeds=1)
     smaller = plan.load("pair")
     moved = {
         path.relative_to(finished.results).as_posix()
         for path in plan.set_aside(smaller, smaller.results)
     }
     assert moved == {
-        "runs/fortnight/nearest/none/seed-0",
-        "runs/fortnight/nearest/none/seed-1",
-        "runs/fortnight/round_robin/none/seed-1",
-        "seals/train/fortnight/nearest/none.sha256",
+        "runs/fortnight/round_robin/none/seed-0",
+        "runs/fortnight/nsga2_as_run/none/seed-1",
+        "seals/train/fortnight/round_robin/none.sha256",
     }
     kept = finished.results / "set-aside" / FALSE / "episodes.parquet"
-    assert kept.read_text() == "fortnight/nearest/none 1"
+    assert kept.read_text() == "fortnight/nsga2_as_run/none 1"
     assert [path.name for path in finished.results.glob("runs/*/*/*/*")] == ["seed-0"]
 
 

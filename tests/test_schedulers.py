@@ -15,19 +15,23 @@ import synthetic
 from marlin.errors import UserError
 from marlin.evaluate import evaluate, run_day
 from marlin.fleet.contract import OBJECTIVES, Plan
+from marlin.fleet.simulator import step
 from marlin.fleet.world import TEST, TRAIN, VALIDATION, build_epochs, build_world
 from marlin.schedulers.base import Observation, Scheduler
 from marlin.schedulers.casper import Casper
+from marlin.schedulers.dynamollm import DynamoLlm
 from marlin.schedulers.fill import fill_by_cost
 from marlin.schedulers.greedy import Greedy, WeightedGreedy
 from marlin.schedulers.helix import Helix, HelixAsRun
 from marlin.schedulers.jsq import Jsq
+from marlin.schedulers.mpc import Mpc
 from marlin.schedulers.nearest import Nearest
 from marlin.schedulers.nsga2 import Nsga2, Nsga2AsRun
 from marlin.schedulers.nsga3 import Nsga3
 from marlin.schedulers.perllm import PerLlm, PerLlmAsRun
 from marlin.schedulers.round_robin import RoundRobin
 from marlin.schedulers.slit import Slit
+from marlin.schedulers.splitwise import Splitwise, SplitwiseAsRun
 from marlin.schedulers.ttft_greedy import TtftGreedy
 from marlin.schedulers.waterwise import WaterWise
 from marlin.schedulers.weighted_round_robin import WeightedRoundRobin
@@ -40,8 +44,8 @@ def carbon_greedy() -> Greedy:
 
 SIMPLE = [
     RoundRobin, WeightedRoundRobin, Jsq, Nearest, carbon_greedy, TtftGreedy, WeightedGreedy,
-    WaterWise, Casper, PerLlm, PerLlmAsRun, Helix, HelixAsRun, Nsga2,
-    Nsga2AsRun, Nsga3, Slit,
+    WaterWise, Casper, PerLlm, PerLlmAsRun, Helix, HelixAsRun, Splitwise, SplitwiseAsRun,
+    DynamoLlm, Mpc, Nsga2, Nsga2AsRun, Nsga3, Slit,
 ]  # fmt: skip
 
 
@@ -100,6 +104,27 @@ def test_a_scheduler_sees_nothing_of_the_epoch_that_it_plans(kind: Callable[[], 
         plans.append(scheduler.plan(first_observation(scheduler, task)))
     np.testing.assert_array_equal(plans[0].routing, plans[1].routing)
     np.testing.assert_array_equal(plans[0].power, plans[1].power)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SIMPLE if not kind().chance])
+def test_without_chance_every_seed_gives_the_same_morning(kind: Callable[[], Scheduler]) -> None:
+    start, plans = TASK.test_days()[0], []
+    for seed in (0, 1):
+        scheduler, state = kind(), TASK.world.idle_state(1)
+        scheduler.reset(TASK.world, seed)
+        for epoch in range(start, start + 4):
+            plan = scheduler.plan(TASK.observation(epoch, state))
+            state, outcome = step(TASK.world, state, plan, TASK.truth(np.array([epoch])))
+            scheduler.observe(outcome)
+        plans.append(plan)
+    np.testing.assert_array_equal(plans[0].routing, plans[1].routing)
+    np.testing.assert_array_equal(plans[0].power, plans[1].power)
+
+
+def test_without_injected_noise_forecasts_take_no_chance() -> None:
+    forecasts = [forecast_inputs(TASK.run, TASK.epochs, 96, seed) for seed in (0, 1)]
+    for field in fields(forecasts[0]):
+        np.testing.assert_array_equal(*(getattr(one, field.name) for one in forecasts))
 
 
 def test_round_robin_splits_evenly() -> None:

@@ -16,6 +16,7 @@ import time
 
 import pandas as pd
 import pytest
+import yaml
 from repository_copy import Copy
 
 from marlin import plan, reproduce
@@ -25,7 +26,7 @@ from marlin.tracking import wandb_export
 SUITE = {
     "name": "probe",
     "scenarios": ["fortnight"],
-    "methods": ["round_robin", "nearest", "weighted_greedy"],
+    "methods": ["round_robin", "nearest", "nsga2_as_run"],
     "ablations": ["none"],
     "seeds": 2,
     "overrides": ["budget=tiny", "scenario.test_days=1"],
@@ -107,6 +108,14 @@ def test_a_setting_of_the_serving_section_makes_profiles_anew_but_no_scenario(co
         assert copy.planned() == made | DOWNSTREAM
 
 
+def test_how_test_days_are_scored_trains_nothing_anew(copy):
+    suite = "conf/suite/probe.yaml"
+    with copy.edited(suite, '"scenario.test_days=1"', '"scenario.test_days=1", "scoring.epochs=3"'):
+        assert copy.planned() == of_cells("evaluate") | DOWNSTREAM
+    with copy.edited(suite, '"scenario.test_days=1"', '"scenario.test_days=2"'):
+        assert copy.planned() == {"bounds"} | of_cells("evaluate") | DOWNSTREAM
+
+
 def test_another_budget_makes_no_data_anew(copy):
     with copy.edited("conf/budget/tiny.yaml", "worlds: 16", "worlds: 8"):
         assert copy.planned() == of_cells("train", "evaluate") | DOWNSTREAM
@@ -119,7 +128,7 @@ def test_another_method_is_added_to_what_is_there(copy):
 
 
 def test_an_edited_result_is_named_and_a_restored_one_is_true(copy):
-    name = f"{RESULTS}/runs/fortnight/nearest/none/seed-1/episodes.parquet"
+    name = f"{RESULTS}/runs/fortnight/nsga2_as_run/none/seed-1/episodes.parquet"
     with copy.restored(name):
         frame = pd.read_parquet(copy.folder / name)
         frame["carbon_kg"] *= 0.67
@@ -183,7 +192,7 @@ def test_commands_of_jobs_can_be_pasted_into_a_terminal(copy):
     train = next(text for text in commands if "marlin.train" in text and "nearest" in text)
     assert train.startswith(
         "python -m marlin.train -m scenario=fortnight method=nearest ablation=none "
-        "signals=embedded budget=tiny scenario.test_days=1 seed=0,1 "
+        "signals=embedded budget=tiny seed=0 "
         f"inputs.scenario={RESULTS}/data/fortnight.nc "
         f"inputs.profiles={RESULTS}/serving/profiles.parquet "
         f"hydra.sweep.dir={RESULTS}/runs/fortnight/nearest/none"
@@ -194,21 +203,40 @@ def test_a_run_by_hand_gives_the_bytes_of_the_pipeline(copy):
     scenario, profiles = f"{RESULTS}/data/fortnight.nc", f"{RESULTS}/serving/profiles.parquet"
     trained = copy.run(
         *(sys.executable, "-m", "marlin.train", "-m", "scenario=fortnight", "method=nearest"),
-        *("budget=tiny", "scenario.test_days=1", "seed=1", "hydra.sweep.dir=by-hand"),
+        *("budget=tiny", "scenario.test_days=1", "seed=0", "hydra.sweep.dir=by-hand"),
         *(f"inputs.scenario={scenario}", f"inputs.profiles={profiles}"),
     )
     assert trained.returncode == 0, trained.stderr
     evaluated = copy.marlin(
-        "evaluate", "by-hand/seed-1", "--scenario", scenario, "--profiles", profiles
+        "evaluate", "by-hand/seed-0", "--scenario", scenario, "--profiles", profiles
     )
     assert evaluated.returncode == 0, evaluated.stderr
-    theirs = copy.folder / RESULTS / "runs/fortnight/nearest/none/seed-1"
+    theirs = copy.folder / RESULTS / "runs/fortnight/nearest/none/seed-0"
     names = sorted(path.name for path in theirs.iterdir() if path.is_file())
     assert "run.json" in names
     assert "episodes.parquet" in names
     for name in names:
-        ours = copy.folder / "by-hand" / "seed-1" / name
+        ours = copy.folder / "by-hand" / "seed-0" / name
         assert ours.read_bytes() == (theirs / name).read_bytes(), name
+
+
+def test_an_evaluation_may_vary_what_training_does_not_read_and_nothing_else(copy):
+    shutil.copytree(
+        copy.folder / RESULTS / "runs/fortnight/nearest/none/seed-0", copy.folder / "again/seed-0"
+    )
+    command = [
+        *("evaluate", "again/seed-0", "--scenario", f"{RESULTS}/data/fortnight.nc"),
+        *("--profiles", f"{RESULTS}/serving/profiles.parquet", "--settings", "scenario=fortnight"),
+        *("method=nearest", "budget=tiny", "scoring=fluid", "scenario.test_days=1"),
+    ]
+    done = copy.marlin(*command)
+    assert done.returncode == 0, done.stderr
+    assert "ttft_p95_s" not in pd.read_parquet(copy.folder / "again/seed-0/episodes.parquet")
+    evaluated = yaml.safe_load((copy.folder / "again/seed-0/evaluated.yaml").read_text())
+    assert evaluated["scoring"]["judge"] == "fluid"
+    wrong = copy.marlin(*command, "method.target_utilisation=0.5")
+    assert wrong.returncode == 1
+    assert "again/seed-0 was trained with other settings" in wrong.stderr
 
 
 def test_data_made_in_another_folder_have_the_same_bytes(copy, tmp_path):
@@ -225,8 +253,9 @@ def test_data_made_in_another_folder_have_the_same_bytes(copy, tmp_path):
 def test_the_tracker_gets_every_run_without_a_network(copy):
     results = copy.folder / RESULTS
     index = json.loads((results / "wandb/index.json").read_text())
-    assert len(index) == len(CELLS) * SUITE["seeds"]
-    entry = index["runs/fortnight/nearest/none/seed-1"]
+    # Two methods without chance have one run, the third has one a seed.
+    assert len(index) == 2 + SUITE["seeds"]
+    entry = index["runs/fortnight/nearest/none/seed-0"]
     assert entry["group"] == "fortnight/nearest"
     assert entry["job_type"] == "baseline"
     assert entry["tags"][:2] == ["probe", "none"]

@@ -15,6 +15,7 @@ import inspect
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -30,6 +31,7 @@ from marlin.files import sha256
 CONFIG_NAME = "config"
 NOT_RUN_GROUPS = frozenset({"suite", "tuning"})
 NOT_SEMANTIC = frozenset({"inputs", "seed", "tracking"})
+NOT_TRAINING = re.compile(r"(scoring[.=]|scenario\.test_days=)")
 METHOD_HEADER = ("_target_", "name")
 KINDS = {
     "bool": "true or false",
@@ -142,11 +144,31 @@ def fingerprint(run: RunConfig, sections: Iterable[str] = ()) -> str:
     Key order, comments, the tracker, input paths and the seed do not enter; the seed is recorded
     beside the fingerprint. With `sections`, only those parts of the run enter.
     """
+    settings = _semantic(run)
+    return _sha256({key: settings[key] for key in sections} or settings)
+
+
+def training_fingerprint(run: RunConfig) -> str:
+    """SHA-256 of the settings that training reads: not how many test days are scored, nor how."""
+    settings = _semantic(run)
+    del settings["scoring"], settings["scenario"]["test_days"]
+    return _sha256(settings)
+
+
+def training_overrides(overrides: Iterable[str]) -> tuple[str, ...]:
+    """Overrides without those of what training does not read."""
+    return tuple(text for text in overrides if not NOT_TRAINING.match(text))
+
+
+def _semantic(run: RunConfig) -> dict[str, Any]:
     settings = run.model_dump(mode="json", exclude=set(NOT_SEMANTIC))
     # The content of a trace counts, by its digest, and not where it lies.
     del settings["workload"]["path"]
-    chosen = {key: settings[key] for key in sections} or settings
-    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+    return settings
+
+
+def _sha256(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def to_yaml(run: RunConfig) -> str:

@@ -1,10 +1,11 @@
 """Score trained schedulers on the test days: the only place that does.
 
-`python -m marlin.evaluate FOLDER...` reads `resolved.yaml` and `policy.npz` of each run folder
-and writes `episodes.parquet` (one row a test day and variant) and `epochs.parquet` (the first
-test day, by epoch and site, as the fluid model has it). Planning sees forecasts alone; scoring uses
-what came true. With `scoring=replay` the objectives are those of request-level replay
-(`marlin.judge`), and the fluid model's stand beside them.
+`python -m marlin.evaluate FOLDER... [--settings OVERRIDE...]` reads `resolved.yaml` and
+`policy.npz` of each run folder and writes `episodes.parquet` (one row a test day and variant) and
+`epochs.parquet` (the first test day, by epoch and site, as the fluid model has it). Planning sees
+forecasts alone; scoring uses what came true. With `scoring=replay` the objectives are those of
+request-level replay (`marlin.judge`), and the fluid model's stand beside them. `evaluated.yaml` and
+`evaluation.json` say with which settings, code and inputs.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from marlin import compose, inputs
+from marlin import compose, inputs, provenance
 from marlin.compose import load
-from marlin.config import InputsConfig
+from marlin.config import InputsConfig, RunConfig
 from marlin.entry import guard
+from marlin.errors import UserError
 from marlin.files import write_json, write_parquet
 from marlin.fleet.accounting import beside
 from marlin.fleet.contract import OBJECTIVES, Outcome, Plan, State, joined
 from marlin.fleet.simulator import step
 from marlin.judge import Judge, Played, load_judge
+from marlin.provenance import RESOLVED
 from marlin.schedulers.base import Scheduler
 from marlin.task import Task, load_run, make_scheduler
 
@@ -167,12 +170,26 @@ def evaluate(
     return table, pd.concat(epochs, ignore_index=True), pd.DataFrame(timings)
 
 
-def evaluate_folder(folder: Path, given: InputsConfig, judges: dict[str, Judge | None]) -> None:
+def evaluate_folder(
+    folder: Path, given: InputsConfig, wanted: RunConfig | None, judges: dict[str, Judge | None]
+) -> None:
     """Score the run in `folder`, one seed, and write its tables there.
 
-    `judges` keeps the judge of each setting from one folder to the next.
+    Test days and scoring are those of `wanted`, or of training where it is none. `judges` keeps the
+    judge of each setting from one folder to the next.
+
+    Raises:
+        UserError: `wanted` differs from the run in what training reads.
     """
-    run = load(folder / "resolved.yaml").model_copy(update={"inputs": given})
+    run = load(folder / RESOLVED)
+    if wanted is not None:
+        if compose.training_fingerprint(wanted) != compose.training_fingerprint(run):
+            raise UserError(
+                f"{folder} was trained with other settings than those given: train it again, or "
+                "vary scoring and scenario.test_days alone"
+            )
+        run = wanted.model_copy(update={"seed": run.seed})
+    run = run.model_copy(update={"inputs": given})
     task = load_run(run)
     scheduler = make_scheduler(run)
     scheduler.reset(task.world, run.seed)
@@ -189,6 +206,7 @@ def evaluate_folder(folder: Path, given: InputsConfig, judges: dict[str, Judge |
         for method, part in timings.groupby("method")
     }
     write_json(folder / "timings" / "decision.json", decision)
+    provenance.evaluated(folder, run, ("epochs.parquet", "episodes.parquet"))
     print(f"{run.method['name']} seed {run.seed}: {len(episodes)} episodes scored in {folder}")
 
 
@@ -202,12 +220,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", nargs="+", type=Path, help="run folder of one seed")
     parser.add_argument("--scenario", help="scenario.nc (default: made in the cache)")
     parser.add_argument("--profiles", help="profiles.parquet (default: made in the cache)")
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        metavar="OVERRIDE",
+        help="settings of the runs, where test days or scoring are not those they trained with",
+    )
     given = parser.parse_args(arguments)
     paths = InputsConfig(scenario=given.scenario, profiles=given.profiles)
     judges: dict[str, Judge | None] = {}
     with guard():
+        wanted = compose.compose(given.settings) if given.settings else None
         for folder in given.folder:
-            evaluate_folder(folder, paths, judges)
+            evaluate_folder(folder, paths, wanted, judges)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,12 @@ def gpus(run: RunConfig) -> list[str]:
 
 
 def scenario_fingerprint(run: RunConfig) -> str:
-    """Fingerprint of the settings that decide the scenario file, names of the models included."""
-    settings = [compose.fingerprint(run, SCENARIO_SECTIONS)]
+    """Fingerprint of the settings that decide the scenario file, names of the models included.
+
+    It holds every day of the test period, however many of them are scored.
+    """
+    any_days = run.model_copy(update={"scenario": run.scenario.model_copy(update={"test_days": 1})})
+    settings = [compose.fingerprint(any_days, SCENARIO_SECTIONS)]
     settings += [model.name for model in run.serving.models]
     return hashlib.sha256("\n".join(settings).encode()).hexdigest()
 

@@ -1,7 +1,8 @@
 """From a suite to its cells: what to run, with which settings, and how to recognise the results.
 
 A suite (`conf/suite/*.yaml`) names a matrix of scenarios, methods and ablations. A cell is one
-element of it, with all its seeds, and is the unit of work of the pipeline. Everything here is a
+element of it, with all its seeds, and is the unit of work of the pipeline. Where nothing is left to
+chance a cell has one seed, as every other would give the same. Everything here is a
 pure function of `conf/` and the package's sources, so that a plan is cached by their hash.
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from marlin import compose, inputs, seal, sources
+from marlin import compose, inputs, provenance, seal, sources
 from marlin.config import RunConfig, SuiteConfig
 from marlin.errors import UserError
 from marlin.files import sha256, write_json
@@ -37,7 +38,9 @@ class Cell:
     method: str
     ablation: str
     overrides: tuple[str, ...]
+    seeds: tuple[int, ...]
     fingerprint: str
+    training_fingerprint: str
     scenario_file: str
     profiles_file: str
     bounds_file: str
@@ -63,7 +66,6 @@ class Plan:
 
     suite: str
     data: str
-    seeds: tuple[int, ...]
     cells: tuple[Cell, ...]
     scenarios: dict[str, Product]
     profiles: dict[str, Product]
@@ -73,6 +75,11 @@ class Plan:
     def results(self) -> Path:
         """Result tree of the suite."""
         return Path("results", self.suite if self.data == "embedded" else f"{self.suite}-measured")
+
+    @property
+    def runs(self) -> int:
+        """Number of runs: cells by their seeds."""
+        return sum(len(cell.seeds) for cell in self.cells)
 
     @property
     def fingerprint(self) -> str:
@@ -89,7 +96,7 @@ class Plan:
 
     def folders(self, cell: Cell) -> list[Path]:
         """Run folders of a cell, one a seed."""
-        return [self.results / RUNS / cell.name / f"seed-{seed}" for seed in self.seeds]
+        return [self.results / RUNS / cell.name / f"seed-{seed}" for seed in cell.seeds]
 
 
 def suites() -> list[str]:
@@ -150,7 +157,9 @@ def make(suite: SuiteConfig, data: str) -> Plan:
                 method=method,
                 ablation=ablation,
                 overrides=overrides,
+                seeds=tuple(range(suite.seeds if takes_chance(run) else 1)),
                 fingerprint=compose.fingerprint(run),
+                training_fingerprint=compose.training_fingerprint(run),
                 scenario_file=_share(
                     scenarios, scenario, run, overrides, inputs.scenario_fingerprint
                 ),
@@ -161,8 +170,16 @@ def make(suite: SuiteConfig, data: str) -> Plan:
                 module=sources.module_of(run.method["_target_"]),
             )
         )
-    seeds = tuple(range(suite.seeds))
-    return Plan(suite.name, data, seeds, tuple(cells), scenarios, profiles, bounds)
+    return Plan(suite.name, data, tuple(cells), scenarios, profiles, bounds)
+
+
+def takes_chance(run: RunConfig) -> bool:
+    """Whether the seed can change a run: by its method, or by noise injected into forecasts.
+
+    The requests of the judge are drawn by day, the same for every seed.
+    """
+    scheduler = compose.load_class(run.method["_target_"])
+    return run.signals.forecast_noise > 0.0 or getattr(scheduler, "chance", True)
 
 
 def problems(plan: Plan, results: Path) -> Iterator[str]:
@@ -234,17 +251,22 @@ def _replace(path: Path, target: Path) -> None:
 
 
 def _cell_problems(plan: Plan, cell: Cell, results: Path) -> Iterator[str]:
-    code = sources.digest(sources.closure("train", cell.module))
-    for folder in plan.folders(cell):
-        path = results / folder.relative_to(plan.results) / "run.json"
-        if not path.is_file():
-            yield f"{path} is missing: the run did not finish"
-            continue
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["config_sha256"] != cell.fingerprint:
-            yield f"{path} was made with other settings than conf/ now gives {cell.name}"
-        elif record["code_sha256"] != code:
-            yield f"{path} was made by other code than the package now has"
+    records = (
+        ("train", provenance.RECORD, "run", cell.training_fingerprint),
+        ("evaluate", provenance.EVALUATION, "evaluation", cell.fingerprint),
+    )
+    for stage, file, what, fingerprint in records:
+        code = sources.digest(sources.closure(stage, cell.module))
+        for folder in plan.folders(cell):
+            path = results / folder.relative_to(plan.results) / file
+            if not path.is_file():
+                yield f"{path} is missing: the {what} did not finish"
+                continue
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["config_sha256"] != fingerprint:
+                yield f"{path} was made with other settings than conf/ now gives {cell.name}"
+            elif record["code_sha256"] != code:
+                yield f"{path} was made by other code than the package now has"
 
 
 def _recorded(results: Path) -> list[str]:
@@ -341,7 +363,9 @@ def _settings_digest() -> str:
 
 
 def _from_dict(raw: dict[str, Any]) -> Plan:
-    cells = [cell | {"overrides": tuple(cell["overrides"])} for cell in raw["cells"]]
+    cells = [
+        cell | {name: tuple(cell[name]) for name in ("overrides", "seeds")} for cell in raw["cells"]
+    ]
     products = {
         kind: {
             stem: Product(tuple(product["overrides"]), product["fingerprint"])
@@ -352,7 +376,6 @@ def _from_dict(raw: dict[str, Any]) -> Plan:
     return Plan(
         raw["suite"],
         raw["data"],
-        tuple(raw["seeds"]),
         tuple(Cell(**cell) for cell in cells),
         **products,
     )

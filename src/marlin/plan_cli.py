@@ -48,8 +48,7 @@ def verify(chosen: plan.Plan, results: Path, write_manifest: bool = False) -> No
     manifest = plan.manifest(chosen, results)
     if write_manifest:
         write_json(results / plan.MANIFEST, manifest)
-    runs = len(chosen.cells) * len(chosen.seeds)
-    print(f"verified: {runs} runs, {len(manifest['files'])} files in {results}")
+    print(f"verified: {chosen.runs} runs, {len(manifest['files'])} files in {results}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,7 +78,7 @@ def _list(chosen: plan.Plan) -> None:
     width = max(len(cell.name) for cell in chosen.cells)
     for cell in chosen.cells:
         print(f"{cell.name:{width}}  {cell.fingerprint[:12]}  {' '.join(cell.overrides)}")
-    print(f"{len(chosen.cells)} cells x {len(chosen.seeds)} seeds, results in {chosen.results}")
+    print(f"{len(chosen.cells)} cells, {chosen.runs} runs, results in {chosen.results}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""What a result was made from: `run.json` in each run's folder."""
+"""What a result was made from: `run.json` and `evaluation.json` in each run's folder."""
 
 from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from marlin.files import sha256, write_json, write_text
 RESOLVED = "resolved.yaml"
 RECORD = "run.json"
 OUTPUTS = ("learning.parquet", "policy.npz")
+EVALUATED = "evaluated.yaml"
+EVALUATION = "evaluation.json"
 VERSIONS = ("hydra-core", "numpy", "pandas", "pyarrow", "pymoo", "scipy", "torch", "xarray")
 
 
@@ -43,25 +46,39 @@ def start(folder: Path, run: RunConfig) -> None:
 
 def finish(folder: Path, run: RunConfig) -> None:
     """After a run: record what it was made from and the SHA-256 of what it made."""
-    ready = inputs.ready(run)
-    made = [folder / name for name in (RESOLVED, *OUTPUTS)]
-    method = sources.module_of(run.method["_target_"])
-    record = {
+    record = _record(folder, run, "train", (RESOLVED, *OUTPUTS)) | {
         "ablation": run.ablation,
-        "code_sha256": sources.digest(sources.closure("train", method)),
-        "config_sha256": compose.fingerprint(run),
-        "cpu": cpu_capability(),
-        "inputs_sha256": {
-            "profiles": read_digest(ready.profiles),
-            "scenario": read_digest(ready.scenario),
-        },
+        "config_sha256": compose.training_fingerprint(run),
         "method": run.method["name"],
-        "outputs_sha256": {path.name: sha256(path) for path in made if path.is_file()},
         "scenario": run.scenario.name,
         "seed": run.seed,
         "versions": versions(),
     }
     write_json(folder / RECORD, record)
+
+
+def evaluated(folder: Path, run: RunConfig, outputs: Sequence[str]) -> None:
+    """After an evaluation: its resolved settings, and what its `outputs` were made from."""
+    write_text(folder / EVALUATED, compose.to_yaml(run))
+    record = _record(folder, run, "evaluate", (EVALUATED, *outputs))
+    write_json(folder / EVALUATION, record | {"config_sha256": compose.fingerprint(run)})
+
+
+def _record(folder: Path, run: RunConfig, stage: str, made: Sequence[str]) -> dict[str, Any]:
+    """Digests of code, inputs and outputs, and the processor."""
+    ready = inputs.ready(run)
+    method = sources.module_of(run.method["_target_"])
+    return {
+        "code_sha256": sources.digest(sources.closure(stage, method)),
+        "cpu": cpu_capability(),
+        "inputs_sha256": {
+            "profiles": read_digest(ready.profiles),
+            "scenario": read_digest(ready.scenario),
+        },
+        "outputs_sha256": {
+            name: sha256(folder / name) for name in made if (folder / name).is_file()
+        },
+    }
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -38,7 +38,7 @@ rule tables:
             stem=PLAN.scenarios,
             allow_missing=True,
         ),
-        resolved=of_all_cells("<runs>/{cell}/seed-{seed}/resolved.yaml"),
+        evaluated=of_all_cells("<runs>/{cell}/seed-{seed}/evaluated.yaml"),
         code=code("tables"),
     output:
         tables=expand(

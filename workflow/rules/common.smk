@@ -1,12 +1,16 @@
 import os
+import re
 import shlex
 from pathlib import Path
 
-from marlin import inputs, plan as planning, reproduce, sources
+from marlin import compose, plan as planning, reproduce, sources
 
 PLAN = planning.load(**reproduce.choices(config))
-SEEDS = PLAN.seeds
 CELLS = {cell.name: cell for cell in PLAN.cells}
+# What a rule writes cannot differ in number, so cells without chance, of one seed, have their own.
+SEEDS = max((cell.seeds for cell in PLAN.cells), key=len)
+ONE_SEED = [name for name, cell in CELLS.items() if len(cell.seeds) < len(SEEDS)]
+MANY_SEEDS = [name for name in CELLS if name not in ONE_SEED]
 FIRST_PRODUCTS = (
     PLAN.scenarios[PLAN.cells[0].scenario_file],
     PLAN.profiles[PLAN.cells[0].profiles_file],
@@ -15,8 +19,12 @@ TABLES = (
     "main",
     "latency",
     "scores",
+    "leaders",
+    "claims",
     "reductions",
-    "hypervolume",
+    "improvements",
+    "fronts",
+    "decisions",
     "ablations",
     "calibration",
     "profiles",
@@ -32,14 +40,16 @@ reproduce.set_environment(config.get("mirror"))
 pathvars:
     results=PLAN.results.as_posix(),
     runs=(PLAN.results / planning.RUNS).as_posix(),
-    cell="{scenario}/{method}/{ablation}",
 
 
 wildcard_constraints:
-    scenario=r"[\w.-]+",
-    method=r"[\w.-]+",
-    ablation=r"[\w.-]+",
+    cell=r"[\w.-]+/[\w.-]+/[\w.-]+",
     stem=r"[\w.-]+",
+
+
+def one_of(names):
+    """Pattern of a wildcard that takes these values alone."""
+    return "|".join(map(re.escape, names)) or r"(?!)"
 
 
 def code(stage, *modules):
@@ -53,17 +63,28 @@ def cell_of(wildcards):
         return next(
             cell for cell in CELLS.values() if cell.bounds_file == wildcards.stem
         )
-    return CELLS[f"{wildcards.scenario}/{wildcards.method}/{wildcards.ablation}"]
+    return CELLS[wildcards.cell]
 
 
 def of_all_cells(pattern):
     """A path with {cell} and {seed}, for every run of the plan."""
-    return [path for cell in CELLS for path in expand(pattern, cell=cell, seed=SEEDS)]
+    return [
+        path
+        for name, cell in CELLS.items()
+        for path in expand(pattern, cell=name, seed=cell.seeds)
+    ]
 
 
-def of_all_seeds(name):
+def of_seeds(seeds, name):
     """A file of the run folders of one cell."""
-    return [f"<runs>/<cell>/seed-{seed}/{name}" for seed in SEEDS]
+    return [f"<runs>/{{cell}}/seed-{seed}/{name}" for seed in seeds]
+
+
+def of_runs(name):
+    """The same as an input: of the seeds that the cell of a job has."""
+    return lambda wildcards: [
+        f"{folder}/{name}" for folder in run_folders_of(wildcards)
+    ]
 
 
 def run_folder_of(wildcards):
@@ -117,9 +138,11 @@ RUN_FILES = [
     *expand("<results>/data/{stem}.nc", stem=PLAN.scenarios),
     *expand("<results>/serving/{stem}.parquet", stem=PLAN.profiles),
     *of_all_cells("<runs>/{cell}/seed-{seed}/run.json"),
+    *of_all_cells("<runs>/{cell}/seed-{seed}/evaluation.json"),
     *of_all_cells("<runs>/{cell}/seed-{seed}/episodes.parquet"),
     *of_all_cells("<runs>/{cell}/seed-{seed}/epochs.parquet"),
     *of_all_cells("<runs>/{cell}/seed-{seed}/learning.parquet"),
     *of_all_cells("<runs>/{cell}/seed-{seed}/policy.npz"),
     *of_all_cells("<runs>/{cell}/seed-{seed}/resolved.yaml"),
+    *of_all_cells("<runs>/{cell}/seed-{seed}/evaluated.yaml"),
 ]

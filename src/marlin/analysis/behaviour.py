@@ -24,7 +24,7 @@ def build(results: Path, folder: Path) -> list[Path]:
     paths = []
     with style():
         for method in sorted(set(epochs["method"])):
-            if parts_of(method)[1] or method.startswith("marlin_"):
+            if parts_of(method)[1]:
                 continue
             stream = io.BytesIO()
             behaviour.draw(epochs, method).savefig(

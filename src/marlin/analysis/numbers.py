@@ -6,12 +6,12 @@ The prose holds no digits of its own: it places these strings. A word that depen
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from marlin.analysis import summary
+from marlin.analysis import comparison, summary
 from marlin.analysis.display import count_word, listing, number
 from marlin.analysis.schema import (
     BALANCED,
@@ -20,6 +20,7 @@ from marlin.analysis.schema import (
     OBJECTIVES,
     engine_name,
     is_marlin,
+    is_published,
     method_name,
     model_name,
     parts_of,
@@ -62,28 +63,73 @@ def change_words(reduction: Estimate) -> dict[str, str]:
 
 
 def claims(frame: pd.DataFrame) -> dict[str, Any]:
-    """The four claims with what was measured; empty mapping without MARLIN."""
-    table = summary.reductions(frame)
+    """The four claims with what was measured; empty mapping without MARLIN.
+
+    `best_baseline` is the best earlier system (`summary.claim_baselines`), `best_of_all` the best
+    of all baselines.
+    """
+    against = {
+        name: _of_marlin(summary.reductions(frame, best))
+        for name, best in (
+            ("best", summary.claim_baselines(frame)),
+            ("all", summary.best_baselines(frame)),
+        )
+    }
     result: dict[str, Any] = {}
-    for _, row in table.iterrows():
+    for key, row in against["best"].iterrows():
+        objective, policy = cast("tuple[str, str]", key)
+        of_all = against["all"].loc[(objective, policy)]
         entry = result.setdefault(
-            row["objective"],
+            objective,
             {
-                "name": OBJECTIVE_NAMES[row["objective"]],
-                "in_sentence": IN_SENTENCE[row["objective"]],
-                "claimed": str(CLAIMED_REDUCTION_PERCENT[row["objective"]]),
+                "name": OBJECTIVE_NAMES[objective],
+                "in_sentence": IN_SENTENCE[objective],
+                "claimed": str(CLAIMED_REDUCTION_PERCENT[objective]),
                 "best_baseline": method_name(row["best_baseline"]),
+                "best_of_all": method_name(of_all["best_baseline"]),
             },
         )
         improvement = summary.estimate_of(row, "improvement")
-        entry[row["policy"]] = {
+        entry[policy] = {
             "method": method_name(row["method"]),
             "verdict": row["verdict"],
             "against_best": change_words(summary.estimate_of(row, "reduction_percent")),
+            "against_all": change_words(summary.estimate_of(of_all, "reduction_percent")),
             "against_round_robin": change_words(summary.estimate_of(row, "reference_percent")),
             "improvement_percent": number(100.0 * improvement.point, 0),
         }
     return result
+
+
+def _of_marlin(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the method whose claims are tested, by objective and policy."""
+    return table[table["contender"] == BALANCED].set_index(["objective", "policy"])
+
+
+def leaders_sentence(leaders: pd.DataFrame) -> str:
+    """Which published system is best on what and by how much over the next; empty without any."""
+    own = leaders[leaders["field"] == comparison.PUBLISHED_SYSTEMS]
+    parts = [
+        f"{method_name(row['best'])} on {IN_SENTENCE[row['objective']]} "
+        f"({number(row['margin_percent'], 1)}{PERCENT} below {method_name(row['nearest'])})"
+        for _, row in own.iterrows()
+    ]
+    return f"Of the published systems the best are {listing(parts)}." if parts else ""
+
+
+def fronts_sentence(fronts: pd.DataFrame) -> str:
+    """Whose policies together reach most of what the bounds allow, and how much MARLIN's do."""
+    if fronts.empty:
+        return ""
+    shares = fronts.set_index("method")["volume_percent"]
+    best = str(shares.idxmax())
+    text = (
+        f"The policies of {method_name(best)} together dominate {number(shares[best], 0)}{PERCENT} "
+        "of the volume that the bounds leave possible"
+    )
+    if BALANCED in shares.index and best != BALANCED:
+        text += f", those of {method_name(BALANCED)} {number(shares[BALANCED], 0)}{PERCENT}"
+    return f"{text}."
 
 
 def outcome(claimed: dict[str, Any]) -> dict[str, str]:
@@ -253,6 +299,7 @@ def _first_checkpoint(learning: pd.DataFrame) -> int:
 
 def prose_numbers(
     frame: pd.DataFrame,
+    bounds: pd.DataFrame,
     learning: pd.DataFrame,
     silicon: pd.DataFrame,
     profiles: pd.DataFrame,
@@ -268,7 +315,7 @@ def prose_numbers(
     baselines = [method for method, variant in parts if not variant]
     varied = [method for method in baselines if any(p[0] == method and p[1] for p in parts)]
     seeds = int((frame[frame["method"] == BALANCED] if claimed else frame)["seed"].nunique())
-    volumes = summary.hypervolumes(frame).set_index("group")
+    times = comparison.decision_times(summary.methods_of(frame))
     numbers: dict[str, Any] = {
         "baselines": listing([method_name(m) for m in baselines]),
         "baseline_ids": baselines,
@@ -280,10 +327,13 @@ def prose_numbers(
         "data": data_words(source),
         "days": number(int(frame.groupby("scenario")["day"].nunique().to_numpy().max()), 0),
         "first_checkpoint": number(_first_checkpoint(learning), 0),
-        "hypervolume": {
-            name: number(float(volumes.at[name, "hypervolume"]), 3) for name in volumes.index
-        },
+        "decisions_on": listing(sorted(times["measured_on"].unique())),
+        "earlier_systems": (
+            "published systems" if any(map(is_published, baselines)) else "baselines"
+        ),
+        "fronts_sentence": fronts_sentence(comparison.fronts(frame, bounds)),
         "hypervolume_reference": number(HYPERVOLUME_REFERENCE, 0),
+        "leaders_sentence": leaders_sentence(comparison.leaders(frame, bounds)),
         "outcome": outcome(claimed),
         "power": power_words(power),
         "resamples": number(RESAMPLES, 0),

@@ -20,13 +20,13 @@ JOIN = " and "
 
 
 def resolved(results: Path) -> dict[str, Any]:
-    """The resolved configuration of the first run of the tree, as plain mappings.
+    """The resolved configuration of the first evaluation of the tree, as plain mappings.
 
-    Raises UserError when there is no run.
+    Raises UserError when there is none.
     """
-    paths = sorted(results.glob("runs/*/*/*/seed-*/resolved.yaml"))
+    paths = sorted(results.glob("runs/*/*/*/seed-*/evaluated.yaml"))
     if not paths:
-        raise UserError(f"{results / 'runs'} holds no resolved.yaml: run the suite first")
+        raise UserError(f"{results / 'runs'} holds no evaluated.yaml: evaluate the suite first")
     return yaml.safe_load(paths[0].read_text(encoding="utf-8"))
 
 

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats.qmc import Sobol
 
 from marlin.errors import UserError
 
@@ -25,6 +27,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 2_000
 # Hypervolume counts what lies below this multiple of round robin in every objective.
 HYPERVOLUME_REFERENCE = 2.0
+BOX_POINTS_LOG2 = 16
 
 Array = NDArray[np.float64]
 Strata = Sequence[Array]
@@ -205,3 +208,23 @@ def hypervolume(points: ArrayLike, *, reference: float = HYPERVOLUME_REFERENCE) 
     objectives = front.shape[1]
     volume = moocore.hypervolume(front, ref=np.full(objectives, reference))
     return float(volume) / reference**objectives
+
+
+def attainable_share(
+    weights: ArrayLike, least: ArrayLike, reference: float = HYPERVOLUME_REFERENCE
+) -> float:
+    """Share of the box from 0 to `reference` that lies above every bound, in [0, 1].
+
+    ``weights`` [W, J], not negative, and ``least`` [W]: no plan's objectives y have ``weights y``
+    below ``least``. What a point dominates has no smaller sums, so the hypervolume of any set of
+    plans is at most this share. Counted on Sobol points that never change: an error below 0.002.
+    """
+    rows = np.atleast_2d(np.asarray(weights, dtype=np.float64))
+    above = _box(rows.shape[1]) * reference @ rows.T >= np.asarray(least)
+    return float(above.all(axis=1).mean())
+
+
+@cache
+def _box(dimensions: int) -> Array:
+    """Points [N, J] that fill the unit cube evenly."""
+    return Sobol(dimensions, rng=0).random_base2(BOX_POINTS_LOG2)

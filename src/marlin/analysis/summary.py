@@ -5,6 +5,8 @@ All functions take the collected episodes and return data frames without roundin
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
@@ -12,32 +14,29 @@ from marlin.analysis.schema import (
     BALANCED,
     BOUND_TARGETS,
     CLAIMED_REDUCTION_PERCENT,
+    CONTENDERS,
     JUDGED,
     NO_ABLATION,
     OBJECTIVES,
-    ONE_OBJECTIVE,
     REFERENCE_METHOD,
     SCORE_BASELINE,
     groups,
     is_marlin,
+    is_published,
     method_name,
     order_methods,
-    plans_on_truth,
 )
 from marlin.analysis.statistics import (
     Array,
     Estimate,
     estimate,
     gap_closed,
-    hypervolume,
     paired_ratio,
     probability_of_improvement,
     reduction_percent,
 )
 from marlin.errors import UserError
 
-ALL_MARLIN = "all MARLIN variants"
-ALL_BASELINES = "all baselines"
 LEAST_RATIO = 0.01  # in a geometric mean: where prices are negative a cost may be too
 SAMPLING_ERRORS = 4.0  # standard errors that a sampled score may lie below its bound
 
@@ -77,7 +76,8 @@ def _names(name: str) -> list[str]:
     return [name, f"{name}_low", f"{name}_high"]
 
 
-def _columns(name: str, value: Estimate) -> dict[str, float]:
+def columns(name: str, value: Estimate) -> dict[str, float]:
+    """An estimate as three columns: `name`, `name_low`, `name_high`."""
     return dict(zip(_names(name), (value.point, value.low, value.high), strict=True))
 
 
@@ -96,16 +96,30 @@ def relative_to_reference(frame: pd.DataFrame) -> pd.DataFrame:
         reference = strata(frame, REFERENCE_METHOD, objective)
         for method in methods_of(frame):
             ratio = estimate(paired_ratio(strata(frame, method, objective), reference))
-            rows.append({"method": method, "objective": objective, **_columns("ratio", ratio)})
+            rows.append({"method": method, "objective": objective, **columns("ratio", ratio)})
     return pd.DataFrame(rows)
 
 
-def best_baselines(frame: pd.DataFrame) -> dict[str, str]:
-    """The baseline with the lowest value of each objective (relative to round robin)."""
+def best_baselines(
+    frame: pd.DataFrame, counts: Callable[[str], bool] = lambda method: True
+) -> dict[str, str]:
+    """The baseline with the lowest value of each objective (relative to round robin).
+
+    Of baselines those that `counts` takes; an empty mapping where it takes none.
+    """
     table = relative_to_reference(frame)
-    baselines = table[~table["method"].map(is_marlin)]
+    baselines = table[[not is_marlin(m) and counts(m) for m in table["method"]]]
     best = baselines.loc[baselines.groupby("objective")["ratio"].idxmin()]
     return dict(zip(best["objective"], best["method"], strict=True))
+
+
+def claim_baselines(frame: pd.DataFrame) -> dict[str, str]:
+    """What claims are held against: the best published system of each objective.
+
+    Its forms, as published and as run, and its variants all count; the best baseline of any kind
+    where no published system ran.
+    """
+    return best_baselines(frame, is_published) or best_baselines(frame)
 
 
 def objectives(frame: pd.DataFrame) -> pd.DataFrame:
@@ -128,9 +142,9 @@ def objectives(frame: pd.DataFrame) -> pd.DataFrame:
                         "scenario": scenario,
                         "method": method,
                         "objective": objective,
-                        **_columns("value", estimate(scores)),
+                        **columns("value", estimate(scores)),
                         "best_baseline": best[objective],
-                        **_columns("change_percent", change),
+                        **columns("change_percent", change),
                         "seeds": scores[0].shape[0],
                         "days": scores[0].shape[1],
                     }
@@ -216,27 +230,33 @@ def scores(frame: pd.DataFrame, bounds: pd.DataFrame) -> pd.DataFrame:
     if SCORE_BASELINE not in methods:
         return pd.DataFrame(columns=["method", *names, "gap_mean_percent"])
     baseline = {o: strata(frame, SCORE_BASELINE, o) for o in OBJECTIVES}
-    least = {o: _bound_strata(frame, bounds, o) for o in OBJECTIVES}
+    least = {o: bound_strata(frame, bounds, o) for o in OBJECTIVES}
     rows = []
     for method in methods:
         own = {o: strata(frame, method, o) for o in OBJECTIVES}
-        ratios = [paired_ratio(own[o], baseline[o]) for o in OBJECTIVES]
-        balanced = [
-            np.exp(np.mean(np.log(np.maximum(cells, LEAST_RATIO)), axis=0))
-            for cells in zip(*ratios, strict=True)
-        ]
-        row = {"method": method, **_columns("score", estimate(balanced))}
+        row = {"method": method, **columns("score", estimate(score_strata(frame, method)))}
         for objective in OBJECTIVES:
             _check_bound(frame, method, objective, own[objective], least[objective])
             closed = gap_closed(own[objective], baseline[objective], least[objective])
             percent = estimate([100.0 * cells for cells in closed])
-            row |= _columns(f"gap_{objective}_percent", percent)
+            row |= columns(f"gap_{objective}_percent", percent)
         row["gap_mean_percent"] = np.mean([row[f"gap_{o}_percent"] for o in OBJECTIVES])
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _bound_strata(frame: pd.DataFrame, bounds: pd.DataFrame, objective: str) -> list[Array]:
+def score_strata(frame: pd.DataFrame, method: str) -> list[Array]:
+    """Balanced scores of a method as one array [seeds, days] per scenario; see `scores`."""
+    ratios = [
+        paired_ratio(strata(frame, method, o), strata(frame, SCORE_BASELINE, o)) for o in OBJECTIVES
+    ]
+    return [
+        np.exp(np.mean(np.log(np.maximum(cells, LEAST_RATIO)), axis=0))
+        for cells in zip(*ratios, strict=True)
+    ]
+
+
+def bound_strata(frame: pd.DataFrame, bounds: pd.DataFrame, objective: str) -> list[Array]:
     """Bounds of an objective as an array [1, days] per scenario, days as in `strata`."""
     judge = "replay" if is_judged(frame) else "fluid"
     own = bounds[
@@ -280,101 +300,48 @@ def verdict(claimed_percent: float, measured: Estimate) -> str:
 
 
 REDUCTION_COLUMNS = [
-    "objective",
-    "policy",
-    "method",
-    "best_baseline",
-    "claimed_percent",
-    *_names("reduction_percent"),
-    *_names("reference_percent"),
-    *_names("improvement"),
-    "verdict",
-]
+    "objective", "contender", "policy", "method", "best_baseline", "claimed_percent",
+    *_names("reduction_percent"), *_names("reference_percent"), *_names("improvement"), "verdict",
+]  # fmt: skip
 ABLATION_COLUMNS = ["method", "ablation", "objective", *_names("change_percent")]
 
 
-def reductions(frame: pd.DataFrame) -> pd.DataFrame:
-    """The paper's four claims against what was measured, pooled over scenarios.
+def reductions(frame: pd.DataFrame, best: dict[str, str]) -> pd.DataFrame:
+    """What the contenders bring against one baseline an objective, `best`; pooled over scenarios.
 
-    One row per objective and policy (`one_objective`: the variant trained for it; `balanced`),
-    with the reduction in per cent against the best baseline of the objective and against round
-    robin, and the probability of improvement over that baseline. Empty without MARLIN.
+    One row per objective, contender and policy (`one_objective`: the variant for it; `balanced`)
+    that ran, with the reduction in per cent against the baseline and against round robin, and the
+    probability of improvement over that baseline. MARLIN's rows have what is claimed for it and a
+    verdict.
     """
     methods = set(frame["method"])
-    best = best_baselines(frame)
     rows = []
-    for objective in OBJECTIVES:
-        policies = {"one_objective": ONE_OBJECTIVE[objective], "balanced": BALANCED}
-        for policy, method in policies.items():
-            if method not in methods:
-                continue
-            scores = strata(frame, method, objective)
-            baseline = strata(frame, best[objective], objective)
-            reference = strata(frame, REFERENCE_METHOD, objective)
-            measured = reduction_percent(scores, baseline)
-            claimed = CLAIMED_REDUCTION_PERCENT[objective]
-            rows.append(
-                {
-                    "objective": objective,
-                    "policy": policy,
-                    "method": method,
-                    "best_baseline": best[objective],
-                    "claimed_percent": claimed,
-                    **_columns("reduction_percent", measured),
-                    **_columns("reference_percent", reduction_percent(scores, reference)),
-                    **_columns("improvement", probability_of_improvement(scores, baseline)),
-                    "verdict": verdict(claimed, measured),
-                }
-            )
+    for objective in filter(best.__contains__, OBJECTIVES):
+        baseline = strata(frame, best[objective], objective)
+        reference = strata(frame, REFERENCE_METHOD, objective)
+        for contender in CONTENDERS:
+            one = f"{contender}_{BOUND_TARGETS[objective]}"
+            for policy, method in (("one_objective", one), ("balanced", contender)):
+                if method not in methods:
+                    continue
+                scores = strata(frame, method, objective)
+                measured = reduction_percent(scores, baseline)
+                claimed = CLAIMED_REDUCTION_PERCENT[objective] if contender == BALANCED else None
+                rows.append(
+                    {
+                        "objective": objective,
+                        "contender": contender,
+                        "policy": policy,
+                        "method": method,
+                        "best_baseline": best[objective],
+                        "claimed_percent": claimed,
+                        **columns("reduction_percent", measured),
+                        **columns("reference_percent", reduction_percent(scores, reference)),
+                        **columns("improvement", probability_of_improvement(scores, baseline)),
+                        "verdict": verdict(claimed, measured) if claimed else "",
+                    }
+                )
     return pd.DataFrame(rows, columns=REDUCTION_COLUMNS)
-
-
-def hypervolumes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Hypervolume per method, of all MARLIN variants together and of all baselines together.
-
-    Per seed and scenario: objectives are relative to round robin, averaged over days; the value
-    is the share of the box up to twice round robin that is dominated. The interquartile mean over
-    seeds carries a stratified bootstrap interval.
-    """
-    methods = methods_of(frame)
-    fronts = {method: [method] for method in methods}
-    fronts[ALL_BASELINES] = [method for method in methods if not is_marlin(method)]
-    family = [method for method in methods if is_marlin(method)]
-    fronts[ALL_MARLIN] = [method for method in family if not plans_on_truth(method)]
-    reference = {objective: strata(frame, REFERENCE_METHOD, objective) for objective in OBJECTIVES}
-    points = {method: _relative_points(frame, method, reference) for method in methods}
-    rows = []
-    for name, members in fronts.items():
-        if members:
-            volumes = _group_volumes([points[member] for member in members])
-            rows.append({"group": name, **_columns("hypervolume", estimate(volumes))})
-    return pd.DataFrame(rows)
-
-
-def _relative_points(
-    frame: pd.DataFrame, method: str, reference: dict[str, list[Array]]
-) -> list[Array]:
-    """Objectives relative to round robin, mean over days: per scenario an array [seeds, 4]."""
-    ratios = [
-        paired_ratio(strata(frame, method, objective), reference[objective])
-        for objective in OBJECTIVES
-    ]
-    return [
-        np.stack([cells.mean(axis=1) for cells in scenario], axis=-1)
-        for scenario in zip(*ratios, strict=True)
-    ]
-
-
-def _group_volumes(members: list[list[Array]]) -> list[Array]:
-    """Hypervolume of the members' points of each seed: per scenario an array [seeds, 1]."""
-    volumes = []
-    for scenario in zip(*members, strict=True):
-        seeds = max(points.shape[0] for points in scenario)
-        fronts = np.stack(
-            [np.broadcast_to(points, (seeds, points.shape[1])) for points in scenario], axis=1
-        )
-        volumes.append(np.array([[hypervolume(front)] for front in fronts]))
-    return volumes
 
 
 def ablations(episodes: pd.DataFrame) -> pd.DataFrame:
@@ -400,7 +367,7 @@ def ablations(episodes: pd.DataFrame) -> pd.DataFrame:
                     "method": method,
                     "ablation": ablation,
                     "objective": objective,
-                    **_columns("change_percent", change),
+                    **columns("change_percent", change),
                 }
             )
     return pd.DataFrame(rows, columns=ABLATION_COLUMNS)

@@ -5,12 +5,13 @@ Also `numbers.json`: every number and adaptive word that the paper's prose uses.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from marlin.analysis import summary
+from marlin.analysis import comparison, summary
 from marlin.analysis.display import NOTHING, Table, decimals, number, unit, with_interval
 from marlin.analysis.numbers import prose_numbers
 from marlin.analysis.schema import (
@@ -26,6 +27,7 @@ from marlin.analysis.schema import (
     groups,
     method_name,
     model_name,
+    parts_of,
     read,
 )
 from marlin.analysis.setting import data_sources, resolved
@@ -120,48 +122,148 @@ def scores_table(frame: pd.DataFrame, bounds: pd.DataFrame) -> Table:
     return Table("scores", columns, rows, values)
 
 
-def reductions_table(frame: pd.DataFrame) -> Table:
-    """Claimed reductions against those measured with one objective and in balance."""
-    values = summary.reductions(frame)
-    columns = [
-        "Objective",
-        "Best baseline",
-        "Claim, %",
-        "One objective, %",
-        "Balanced, %",
-        "Verdict",
+def claims_table(frame: pd.DataFrame) -> Table:
+    """Claimed reductions against those measured, with the best published system of each objective.
+
+    Where no published system ran, with the best baseline.
+    """
+    values = summary.reductions(frame, summary.claim_baselines(frame))
+    columns = ["Objective", "Scheduler", "Best earlier system", "Claim, %", "One objective, %"]
+    columns += ["Balanced, %", "Verdict"]
+    rows = [
+        [
+            OBJECTIVE_NAMES[objective],
+            method_name(contender),
+            method_name(one["best_baseline"]),
+            NOTHING if pd.isna(one["claimed_percent"]) else f"≥ {one['claimed_percent']:.0f}",
+            *_both(one, balanced),
+            one["verdict"] or NOTHING,
+        ]
+        for objective, contender, one, balanced in _pairs(values)
     ]
-    rows = []
-    for objective in OBJECTIVES if not values.empty else ():
-        cells = values[values["objective"] == objective].set_index("policy")
-        if "one_objective" not in cells.index or "balanced" not in cells.index:
+    return Table("claims", columns, rows, values, 3)
+
+
+def reductions_table(frame: pd.DataFrame) -> Table:
+    """What MARLIN and this project's own method bring against the best of all other schedulers."""
+    values = summary.reductions(frame, summary.best_baselines(frame))
+    columns = ["Objective", "Scheduler", "Best other", "One objective, %", "Balanced, %"]
+    columns += ["P(better)"]
+    rows = [
+        [
+            OBJECTIVE_NAMES[objective],
+            method_name(contender),
+            method_name(one["best_baseline"]),
+            *_both(one, balanced),
+            with_interval(summary.estimate_of(one, "improvement"), 2),
+        ]
+        for objective, contender, one, balanced in _pairs(values)
+    ]
+    return Table("reductions", columns, rows, values, 3)
+
+
+def _both(one: pd.Series, balanced: pd.Series) -> tuple[str, str]:
+    first, second = (summary.estimate_of(cell, "reduction_percent") for cell in (one, balanced))
+    return with_interval(first, 1), with_interval(second, 1)
+
+
+def _pairs(values: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series, pd.Series]]:
+    """Of `summary.reductions`: objective, contender, and the rows of its two policies.
+
+    Raises UserError for a contender that lacks one of them.
+    """
+    for (objective, contender), cells in groups(values, ["objective", "contender"]):
+        rows = cells.set_index("policy")
+        if len(rows) < 2:
             raise UserError(
-                f"the claim on {objective} needs marlin and its one-objective variant, and the "
-                "episodes lack one of them: evaluate marlin with all its variants"
+                f"the comparison on {objective} needs {contender} and its one-objective variant, "
+                f"and the episodes lack one of them: evaluate {contender} with all its variants"
             )
-        best = cells.loc["one_objective"]
-        rows.append(
-            [
-                OBJECTIVE_NAMES[objective],
-                method_name(best["best_baseline"]),
-                f"≥ {best['claimed_percent']}",
-                with_interval(summary.estimate_of(best, "reduction_percent"), 1),
-                with_interval(summary.estimate_of(cells.loc["balanced"], "reduction_percent"), 1),
-                best["verdict"],
-            ]
-        )
-    return Table("reductions", columns, rows, values, 2)
+        yield objective, contender, rows.loc["one_objective"], rows.loc["balanced"]
 
 
-def hypervolume_table(frame: pd.DataFrame) -> Table:
-    """Hypervolume per scheduler and group."""
-    values = summary.hypervolumes(frame)
-    rows = []
-    for _, cell in values.iterrows():
-        name = cell["group"]
-        label = name[0].upper() + name[1:] if " " in name else method_name(name)
-        rows.append([label, with_interval(summary.estimate_of(cell, "hypervolume"), 4)])
-    return Table("hypervolume", ["Schedulers", "Hypervolume"], rows, values)
+def leaders_table(frame: pd.DataFrame, bounds: pd.DataFrame) -> Table:
+    """The best on each objective among published systems and among all, and the next system."""
+    values = comparison.leaders(frame, bounds)
+    columns = ["Among", "Objective", "Best", "Next", "Margin, %", "P(better)", "Gap closed, %"]
+    rows = [
+        [
+            cell["field"],
+            OBJECTIVE_NAMES[cell["objective"]],
+            method_name(cell["best"]),
+            method_name(cell["nearest"]),
+            with_interval(summary.estimate_of(cell, "margin_percent"), 1),
+            with_interval(summary.estimate_of(cell, "improvement"), 2),
+            NOTHING
+            if pd.isna(cell["gap_percent"])
+            else with_interval(summary.estimate_of(cell, "gap_percent"), 1),
+        ]
+        for _, cell in values.iterrows()
+    ]
+    return Table("leaders", columns, rows, values, 4)
+
+
+def improvements_table(frame: pd.DataFrame) -> Table:
+    """Probability that a balanced policy scores better than another; every pair is in the CSV."""
+    pairs = comparison.improvements(frame)
+    rows = [
+        [
+            method_name(cell["method"]),
+            number(cell["improvement"], 2),
+            number(cell["better"], 0),
+            number(cell["worse"], 0),
+        ]
+        for _, cell in comparison.mean_improvement(pairs).iterrows()
+    ]
+    return Table("improvements", ["Scheduler", "P(better)", "Beats", "Loses to"], rows, pairs)
+
+
+def fronts_table(frame: pd.DataFrame, bounds: pd.DataFrame) -> Table:
+    """Hypervolume of each method's policies over what the bounds allow, best first.
+
+    Beside it what a decision takes at the smaller of the two fleets that were timed.
+    """
+    values = comparison.fronts(frame, bounds)
+    times = comparison.decision_times(list(values["method"]))
+    times = times[times["sites"] == times["sites"].min()].drop(columns="sites")
+    values = values.merge(times, on="method", how="left")
+    values = values.sort_values("volume_percent", ascending=False, kind="stable", ignore_index=True)
+    rows = [
+        [
+            method_name(cell["method"]),
+            number(cell["policies"], 0),
+            with_interval(summary.estimate_of(cell, "volume_percent"), 1),
+            *_milliseconds(cell),
+        ]
+        for _, cell in values.iterrows()
+    ]
+    columns = ["Scheduler", "Policies", "Of the bound, %", "Decision, ms", "P95, ms"]
+    return Table("fronts", columns, rows, values)
+
+
+def decisions_table(methods: list[str]) -> Table:
+    """Processor time of a decision by the number of sites, as measured once on one machine."""
+    values = comparison.decision_times(methods)
+    sites = sorted(values["sites"].unique())
+    columns = ["Scheduler"]
+    columns += [text for n in sites for text in (f"{n} sites: median, ms", "P95, ms")]
+    by_sites = values.set_index(["method", "sites"])
+    rows = [
+        [
+            method_name(method),
+            *(text for n in sites for text in _milliseconds(by_sites.loc[method, n])),
+        ]
+        for method in dict.fromkeys(values["method"])
+    ]
+    return Table("decisions", columns, rows, values)
+
+
+def _milliseconds(cell: pd.Series) -> list[str]:
+    """Median and P95 of a decision, dashes where it was not timed."""
+    return [
+        NOTHING if pd.isna(cell[name]) else number(1e3 * cell[name], 1)
+        for name in ("median_s", "p95_s")
+    ]
 
 
 def ablations_table(episodes: pd.DataFrame) -> Table:
@@ -296,13 +398,18 @@ def build(results_dir: Path) -> None:
     profiles, silicon = serving(results_dir)
     power = measured_power(results_dir)
     frame = summary.main_runs(episodes)
+    bounds = read_bounds(results_dir)
     kind, entries = data_sources(results_dir)
     tables = [
         main_table(frame),
         latency_table(frame),
-        scores_table(frame, read_bounds(results_dir)),
+        scores_table(frame, bounds),
+        leaders_table(frame, bounds),
+        claims_table(frame),
         reductions_table(frame),
-        hypervolume_table(frame),
+        improvements_table(frame),
+        fronts_table(frame, bounds),
+        decisions_table(list(dict.fromkeys(parts_of(m)[0] for m in summary.methods_of(frame)))),
         ablations_table(episodes),
         calibration_table(silicon),
         profiles_table(silicon, profiles),
@@ -312,7 +419,9 @@ def build(results_dir: Path) -> None:
     ]
     for table in tables:
         write(table, results_dir / "tables")
-    numbers = prose_numbers(frame, learning, silicon, profiles, power, resolved(results_dir), kind)
+    numbers = prose_numbers(
+        frame, bounds, learning, silicon, profiles, power, resolved(results_dir), kind
+    )
     write_json(results_dir / "numbers.json", numbers)
 
 

@@ -211,7 +211,7 @@ def _constants(
         * (serving.first_token == "all_tokens"),
         arrival_cv2=_variable(scenario, "arrival_cv2"),
         output_cv2=_variable(scenario, "output_tokens_cv2"),
-        usual_share=_usual_share(scenario, nodes, served["node_rate_per_s"]),
+        usual_share=usual_share(_usual_mix(scenario), nodes, served["node_rate_per_s"]),
         **served,
         **_power_constants(fleet, serving, chosen),
     )
@@ -221,12 +221,14 @@ def _variable(scenario: xr.Dataset, name: str) -> np.ndarray:
     return scenario[name].to_numpy().astype(float)
 
 
-def _usual_share(
-    scenario: xr.Dataset, nodes: np.ndarray, node_rate_per_s: np.ndarray
-) -> np.ndarray:
-    """See `Constants.usual_share`: from the demand of the training epochs alone."""
+def _usual_mix(scenario: xr.Dataset) -> np.ndarray:
+    """Mean demand of the training epochs, [M, S]."""
     train = scenario["split"].to_numpy() == TRAIN
-    demand = _variable(scenario, "arrival_rate_per_s")[train].mean(axis=0).sum(axis=0)  # [M, S]
+    return _variable(scenario, "arrival_rate_per_s")[train].mean(axis=0).sum(axis=0)
+
+
+def usual_share(demand: np.ndarray, nodes: np.ndarray, node_rate_per_s: np.ndarray) -> np.ndarray:
+    """See `Constants.usual_share`, [D, M], for a usual demand [M, S]."""
     capacity = np.einsum("dg,gms->dms", nodes, node_rate_per_s).clip(min=TINY)
     load = (demand / capacity).sum(axis=-1)
     return load / load.sum(axis=-1, keepdims=True)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -82,6 +82,9 @@ class Scheduler(ABC):
     """
 
     plans_on_truth: bool = False
+
+    chance: ClassVar[bool] = True
+    """Whether the seed can change a plan. Where it cannot, one seed says what all would."""
 
     @abstractmethod
     def plan(self, observation: Observation) -> Plan:

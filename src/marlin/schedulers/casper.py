@@ -6,6 +6,8 @@ form weighs them 0.5 and 0.5.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -24,6 +26,7 @@ from marlin.schedulers.transport import share_rows
 class Casper(Scheduler):
     """Decides once an hour which sites run how many servers and who is served where."""
 
+    chance: ClassVar[bool] = False
     name: str = "casper"
     target_utilisation: float = Field(0.8, gt=0, le=1)
     carbon_weight: float = Field(0.9, ge=0, le=1)

@@ -7,6 +7,8 @@ is not modelled. A service is a class of requests: its mean lengths decide which
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -25,6 +27,7 @@ TAIL = float(np.log(100.0))  # 99th percentile of an exponential wait over its m
 class DynamoLlm(Scheduler):
     """Node counts for half an hour: least energy for the peak that is forecast, within limits."""
 
+    chance: ClassVar[bool] = False
     name: str = "dynamollm"
     period_s: float = Field(1800.0, gt=0, description="how long node counts stand")
     headroom: float = Field(0.1, ge=0, le=1, description="over the peak that is forecast")

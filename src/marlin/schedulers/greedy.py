@@ -6,7 +6,7 @@ is spent on idle nodes, until new nodes that still boot leave requests waiting.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -30,6 +30,7 @@ TARGETS = (0.3, 0.45, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 class Greedy(Scheduler):
     """Everything to the sites with the least of one objective per kWh that have room."""
 
+    chance: ClassVar[bool] = False
     name: str
     objective: Literal["carbon", "water", "cost"]
     targets: tuple[float, ...] = Field(TARGETS, min_length=1, description="utilisations tried")
@@ -49,6 +50,7 @@ class WeightedGreedy(Scheduler):
     The weights are those of the balanced policy; its variants have those of their scheme.
     """
 
+    chance: ClassVar[bool] = False
     name: str = "weighted_greedy"
     targets: tuple[float, ...] = Field(TARGETS, min_length=1, description="utilisations tried")
     ttft_weight: float = Field(0.25, ge=0)

@@ -7,6 +7,8 @@ bind. `HelixAsRun` is the greedy stand-in that MARLIN was compared with.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -22,6 +24,7 @@ from marlin.schedulers.loads import backlog_load, class_load, site_capacity_per_
 class Helix(Scheduler):
     """Flows at which users and sites together reach the highest throughput, as routing weights."""
 
+    chance: ClassVar[bool] = False
     name: str = "helix"
     target_utilisation: float = Field(0.75, gt=0, le=1)
     masked_above: float = Field(0.9, gt=0, description="backlog of a site that masks it")
@@ -80,6 +83,7 @@ class HelixAsRun(Scheduler):
     order: fewer as the site gets more. Power levels are its own, not the shared layer's.
     """
 
+    chance: ClassVar[bool] = False
     name: str = "helix_as_run"
 
     def plan(self, observation: Observation) -> Plan:

@@ -6,37 +6,27 @@ Challenge?
 
 from __future__ import annotations
 
-from pydantic.dataclasses import dataclass
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+from pydantic.dataclasses import dataclass
+
+from marlin.fleet.contract import OBJECTIVES
 from marlin.fleet.world import World
-from marlin.schedulers.learning import ppo
 from marlin.schedulers.learning.features import state_size
-from marlin.schedulers.learning.networks import Mlps
+from marlin.schedulers.learning.proposals import Ppo
+
+if TYPE_CHECKING:
+    from marlin.schedulers.learning.ppo import Independent
 
 
 @dataclass
-class Ippo(ppo.Ppo):
+class Ippo(Ppo):
     """Settings of the method."""
 
     name: str = "ippo"
 
-    def learner(self, world: World, seed: int) -> Learner:
+    def learner(self, world: World, seed: int) -> Independent:
         """See `LearnedScheduler.learner`."""
-        return Learner(self, state_size(world) + ppo.AGENTS, seed)
+        from marlin.schedulers.learning.ppo import Independent
 
-
-class Learner(ppo.Learner):
-    """Every agent climbs the advantage of its own objective, judged by a critic of its own."""
-
-    def make_critics(self, inputs: int) -> Mlps:
-        """Four networks of one value."""
-        return Mlps(ppo.AGENTS, inputs, 1, self.generator)
-
-    def values(self, rows: Tensor) -> Tensor:
-        """See `ppo.Learner.values`."""
-        return self.critics(rows)[..., 0].T
-
-    def pursued(self, gain: Tensor, weights: Tensor) -> Tensor:
-        """See `ppo.Learner.pursued`."""
-        return gain.T
+        return Independent(self, state_size(world) + len(OBJECTIVES), seed)

@@ -5,6 +5,8 @@ Source: Winston (1977), Optimality of the shortest line discipline; here in its 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -18,6 +20,7 @@ from marlin.schedulers.loads import backlog_load, same_for_all, site_capacity_pe
 class Jsq(Scheduler):
     """Levels pending work over sites: those with a backlog get less until they have caught up."""
 
+    chance: ClassVar[bool] = False
     name: str = "jsq"
     target_utilisation: float = Field(0.75, gt=0, le=1)
 

@@ -38,6 +38,17 @@ def backlog_load(world: World, state: State) -> np.ndarray:
     return (state.backlog[0] / world.epoch_s * slots).sum(axis=(1, 2))
 
 
+def running_share(world: World, state: State, available: np.ndarray) -> np.ndarray:
+    """Share of each site's capacity for a model that nodes with it loaded have, [M, D].
+
+    `available` [1, D, G] is the share of each pool's nodes that can run.
+    """
+    rate = world.constants.node_rate_per_s
+    loaded = state.loaded[0] * available[0][..., None]  # [D, G, M]
+    whole = np.einsum("dg,gms->md", world.constants.nodes, rate)
+    return np.einsum("dgm,gms->md", loaded, rate) / np.clip(whole, TINY, None)
+
+
 def same_for_all(world: World, share: np.ndarray) -> np.ndarray:
     """Routing [1, O, M, S, D] that gives every class the site shares [D], which sum to one."""
     return np.broadcast_to(share, (1, *world.class_shape, len(world.sites))).copy()

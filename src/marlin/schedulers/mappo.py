@@ -5,38 +5,27 @@ Source: Yu et al. (2022), The Surprising Effectiveness of PPO in Cooperative, Mu
 
 from __future__ import annotations
 
-from pydantic.dataclasses import dataclass
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+from pydantic.dataclasses import dataclass
+
+from marlin.fleet.contract import OBJECTIVES
 from marlin.fleet.world import World
-from marlin.schedulers.learning import ppo
 from marlin.schedulers.learning.features import state_size
-from marlin.schedulers.learning.networks import Mlps
+from marlin.schedulers.learning.proposals import Ppo
+
+if TYPE_CHECKING:
+    from marlin.schedulers.learning.ppo import Central
 
 
 @dataclass
-class Mappo(ppo.Ppo):
+class Mappo(Ppo):
     """Settings of the method."""
 
     name: str = "mappo"
 
-    def learner(self, world: World, seed: int) -> Learner:
+    def learner(self, world: World, seed: int) -> Central:
         """See `LearnedScheduler.learner`."""
-        return Learner(self, state_size(world) + ppo.AGENTS, seed)
+        from marlin.schedulers.learning.ppo import Central
 
-
-class Learner(ppo.Learner):
-    """Every agent climbs the advantage of the scheme's weighted sum, judged by one critic."""
-
-    def make_critics(self, inputs: int) -> Mlps:
-        """One network with a value for each objective."""
-        return Mlps(1, inputs, ppo.AGENTS, self.generator)
-
-    def values(self, rows: Tensor) -> Tensor:
-        """See `ppo.Learner.values`."""
-        return self.critics(rows)[0]
-
-    def pursued(self, gain: Tensor, weights: Tensor) -> Tensor:
-        """See `ppo.Learner.pursued`."""
-        team = (gain * weights).sum(-1)
-        return team.expand(ppo.AGENTS, -1)
+        return Central(self, state_size(world) + len(OBJECTIVES), seed)

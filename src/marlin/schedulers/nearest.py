@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -14,6 +16,7 @@ from marlin.schedulers.fill import fill_by_cost
 class Nearest(Scheduler):
     """Latency-greedy with overflow to the next site."""
 
+    chance: ClassVar[bool] = False
     name: str = "nearest"
     target_utilisation: float = Field(0.65, gt=0, le=1)
 

@@ -1,26 +1,29 @@
 """PerLLM: a bandit over sites with constraints, and the static form that MARLIN was compared with.
 
 Source: PerLLM (2024), constraint-satisfaction upper confidence bound. Adapted: an arm is a site,
-a pull is an epoch of one class of requests, what an arm cannot hold goes to the next best.
+a pull is an epoch of one class of requests, what an arm cannot hold goes to the next best. The
+source's servers all run; here a node that has to boot breaks the deadline, so that nodes are woken
+only for what no running node has room for.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked
 
 from marlin.fleet.contract import Outcome, Plan
-from marlin.fleet.simulator import TINY, step
-from marlin.fleet.world import TRAIN, World
+from marlin.fleet.simulator import TINY
+from marlin.fleet.world import World
 from marlin.schedulers.base import Observation, Scheduler, plan_for
 from marlin.schedulers.factors import price_usd_per_mwh
 from marlin.schedulers.fill import fill_by_cost
-from marlin.schedulers.loads import backlog_load, class_load
+from marlin.schedulers.learning.online import live_through
+from marlin.schedulers.loads import backlog_load, class_load, running_share
 
 if TYPE_CHECKING:
     from marlin.task import Task
@@ -68,6 +71,7 @@ class CsUcb:
 class PerLlm(Scheduler):
     """Each class to the arm with the best index among those that meet deadline and capacity."""
 
+    chance: ClassVar[bool] = False
     name: str = "perllm"
     target_utilisation: float = Field(0.8, gt=0, le=1)
     deadline_s: float = Field(2.0, gt=0)
@@ -86,12 +90,7 @@ class PerLlm(Scheduler):
     def train(self, task: Task) -> list[dict[str, Any]]:
         """Walk training days in order, learning online; the last `training_days` of them."""
         self.reset(task.world, task.run.seed)
-        for start in task.days(TRAIN)[-self.training_days :]:
-            state = task.world.idle_state(1)
-            for epoch in range(start, start + task.world.epochs_per_day):
-                plan = self.plan(task.observation(epoch, state))
-                state, outcome = step(task.world, state, plan, task.truth(np.array([epoch])))
-                self.observe(outcome)
+        live_through(task, self, self.training_days)
         return []
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -109,10 +108,15 @@ class PerLlm(Scheduler):
         load = class_load(world, observation.forecast.arrival_rate_per_s)
         flat = load.reshape(-1, load.shape[-1])
         room = np.clip(self.target_utilisation - backlog_load(world, observation.state), 0.0, None)
+        running = self.target_utilisation * running_share(
+            world, observation.state, observation.forecast.available
+        )
+        origins, models, services = world.class_shape
+        model = np.tile(np.repeat(np.arange(models), services), origins)
         late = self._rtt_s > self.deadline_s
         # Among arms never pulled the nearest is tried first.
         index = np.where(late, -np.inf, self._bandit.index(self.exploration, self.penalty))
-        self._shares = by_index(index, self._rtt_s, flat, room)
+        self._shares = by_index(index, self._rtt_s, flat, running, model, room)
         routing = self._shares.reshape(1, *load.shape)
         return plan_for(observation, routing, self.target_utilisation)
 
@@ -131,6 +135,7 @@ class PerLlm(Scheduler):
 class PerLlmAsRun(Scheduler):
     """No bandit: a delay budget as a constraint, then the cheapest site that has room."""
 
+    chance: ClassVar[bool] = False
     name: str = "perllm_as_run"
     target_utilisation: float = Field(0.8, gt=0, le=1)
     deadline_s: float = Field(2.0, gt=0)
@@ -145,20 +150,28 @@ class PerLlmAsRun(Scheduler):
 
 
 def by_index(
-    index: np.ndarray, rtt_s: np.ndarray, load: np.ndarray, room: np.ndarray
+    index: np.ndarray,
+    rtt_s: np.ndarray,
+    load: np.ndarray,
+    running: np.ndarray,
+    model: np.ndarray,
+    room: np.ndarray,
 ) -> np.ndarray:
     """Shares [K, D]: each class, heaviest first, to its best arms while they have room.
 
     `index` [K, D], higher is better, ties to the lower `rtt_s` [K, D]; `load` [K, D] utilisation
-    that all of a class puts on a site; `room` [D]. What finds no room is spread evenly.
+    that all of a class puts on a site; `running` [M, D] utilisation that nodes with a model loaded
+    have room for, `model` [K] of each class; `room` [D] of the whole site. Nodes that run are
+    filled before others are woken. What finds no room is spread evenly.
     """
-    shares, left = np.zeros_like(load), room.copy()
-    for k in np.argsort(-load.max(axis=1)):
-        open_share = 1.0
-        for d in np.lexsort((rtt_s[k], -index[k])):
-            taken = min(open_share, left[d] / max(load[k, d], TINY))
-            shares[k, d] += taken
-            left[d] -= taken * load[k, d]
-            open_share -= taken
-        shares[k] += open_share / len(room)
-    return shares
+    shares, left, room = np.zeros_like(load), np.ones(len(load)), room.copy()
+    for awake in (running.copy(), np.full_like(running, np.inf)):
+        for k in np.argsort(-load.max(axis=1)):
+            for d in np.lexsort((rtt_s[k], -index[k])):
+                fits = max(min(awake[model[k], d], room[d]), 0.0)
+                taken = min(left[k], fits / max(load[k, d], TINY))
+                shares[k, d] += taken
+                left[k] -= taken
+                awake[model[k], d] -= taken * load[k, d]
+                room[d] -= taken * load[k, d]
+    return shares + left[:, None] / len(room)

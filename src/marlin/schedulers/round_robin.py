@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -14,6 +16,7 @@ from marlin.schedulers.base import Observation, Scheduler, plan_for
 class RoundRobin(Scheduler):
     """Turns by site, whatever its grid, weather or distance."""
 
+    chance: ClassVar[bool] = False
     name: str = "round_robin"
     target_utilisation: float = Field(0.75, gt=0, le=1)
 

@@ -8,6 +8,8 @@ that MARLIN was compared with.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -26,6 +28,7 @@ PROMPT_SCALE, OUTPUT_SCALE, OUTPUT_WEIGHT = 4000.0, 8000.0, 1.5  # of the stand-
 class Splitwise(Scheduler):
     """Levels the fuller of the two pools of each site; sizes each pool by the load of its phase."""
 
+    chance: ClassVar[bool] = False
     name: str = "splitwise"
     target_utilisation: float = Field(0.75, gt=0, le=1)
 
@@ -58,6 +61,7 @@ class SplitwiseAsRun(Scheduler):
     Prompt tokens count over 4000 and output tokens 1.5 times over 8000, at every site alike.
     """
 
+    chance: ClassVar[bool] = False
     name: str = "splitwise_as_run"
     target_utilisation: float = Field(0.75, gt=0, le=1)
 

@@ -7,6 +7,7 @@ relaxation of its assignment problem; nothing is deferred, because requests are 
 from __future__ import annotations
 
 from collections import deque
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -24,6 +25,7 @@ from marlin.schedulers.transport import transport
 class WaterWise(Scheduler):
     """Least weighted sum of carbon and water, each over its maximum, plus their recent mean."""
 
+    chance: ClassVar[bool] = False
     name: str = "waterwise"
     target_utilisation: float = Field(0.8, gt=0, le=1)
     carbon_weight: float = Field(0.5, ge=0)

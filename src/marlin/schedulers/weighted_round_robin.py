@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -15,6 +17,7 @@ from marlin.schedulers.loads import site_capacity_per_s
 class WeightedRoundRobin(Scheduler):
     """Turns by capacity: with equal sites this is round robin."""
 
+    chance: ClassVar[bool] = False
     name: str = "weighted_round_robin"
     target_utilisation: float = Field(0.75, gt=0, le=1)
 

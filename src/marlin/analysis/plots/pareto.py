@@ -12,8 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from marlin.analysis.plots.style import GREY, PAGE_IN, method_style
-from marlin.analysis.schema import BALANCED, OBJECTIVE_NAMES, OBJECTIVES, is_marlin, method_name
+from marlin.analysis.plots.style import GREY, MARLIN_STYLES, PAGE_IN, method_style
+from marlin.analysis.schema import (
+    BALANCED,
+    OBJECTIVE_NAMES,
+    OBJECTIVES,
+    is_marlin,
+    method_name,
+    parts_of,
+)
 from marlin.analysis.summary import methods_of, relative_to_reference
 
 # Beyond this spread a linear axis would press the good schedulers together.
@@ -23,13 +30,17 @@ LEGEND_COLUMNS = 5
 
 
 def draw(frame: pd.DataFrame) -> Figure:
-    """Six panels from episodes: point, and interval where seeds differ; lower left is better."""
+    """Six panels from episodes: point, and interval where seeds differ; lower left is better.
+
+    Variants of a baseline for one objective are smaller points that look like it.
+    """
     table = relative_to_reference(frame)
     methods = methods_of(frame)
     wide = table.pivot(index="method", columns="objective", values="ratio").loc[methods]
     low = table.pivot(index="method", columns="objective", values="ratio_low").loc[methods]
     high = table.pivot(index="method", columns="objective", values="ratio_high").loc[methods]
-    legend_rows = -(-len(methods) // LEGEND_COLUMNS)
+    named = [m for m in methods if m in MARLIN_STYLES or not parts_of(m)[1]]
+    legend_rows = -(-len(named) // LEGEND_COLUMNS)
     figure = Figure(figsize=(PAGE_IN, 4.25 + 0.16 * legend_rows), layout="constrained")
     grid = figure.subplots(2, 3)
     for panel, (first, second) in zip(grid.flat, combinations(OBJECTIVES, 2), strict=True):
@@ -47,7 +58,7 @@ def draw(frame: pd.DataFrame) -> Figure:
             )  # fmt: skip
         _axis(panel, "x", first, wide[first].to_numpy())
         _axis(panel, "y", second, wide[second].to_numpy())
-    handles = [Line2D([], [], label=method_name(m), **_marker(m, methods)) for m in methods]
+    handles = [Line2D([], [], label=method_name(m), **_marker(m, methods)) for m in named]
     figure.legend(handles=handles, loc="outside lower center", ncols=LEGEND_COLUMNS)
     return figure
 
@@ -56,9 +67,10 @@ def _marker(method: str, methods: list[str]) -> dict[str, Any]:
     """Filled markers for MARLIN, hollow ones for baselines."""
     colour, marker = method_style(method, methods)
     filled = is_marlin(method)
+    drawn_large = method in MARLIN_STYLES or not parts_of(method)[1]
     return {
         "marker": marker,
-        "markersize": 6.5 if method == BALANCED else 5.5,
+        "markersize": 6.5 if method == BALANCED else 5.5 if drawn_large else 3.5,
         "markeredgecolor": "white" if filled else colour,
         "markeredgewidth": 0.4 if filled else 1.0,
         "markerfacecolor": colour if filled else "white",

@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from marlin.analysis.schema import is_marlin
+from marlin.analysis.schema import is_marlin, parts_of
 from marlin.files import write_bytes
 
 # Widths of one column and of the page in the paper, in inches.
@@ -92,14 +92,15 @@ def style() -> Generator[None]:
 def method_style(method: str, methods: list[str]) -> tuple[str, str]:
     """Colour and marker of a method among `methods` (in table order).
 
-    MARLIN's markers are to be filled, those of baselines hollow.
+    MARLIN's markers are to be filled, those of baselines hollow. A baseline's variants look like
+    itself.
     """
     if method in MARLIN_STYLES:
         return MARLIN_STYLES[method]
     if is_marlin(method):
         return PURPLE, "P"
-    others = [name for name in methods if not is_marlin(name)]
-    index = others.index(method)
+    others = list(dict.fromkeys(parts_of(name)[0] for name in methods if not is_marlin(name)))
+    index = others.index(parts_of(method)[0])
     colour = BASELINE_COLOURS[index % len(BASELINE_COLOURS)]
     return colour, BASELINE_MARKERS[index % len(BASELINE_MARKERS)]
 

@@ -16,9 +16,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as checked
 
 from marlin.fleet.contract import Outcome, Plan
-from marlin.fleet.simulator import TINY, step
-from marlin.fleet.world import TRAIN, World
+from marlin.fleet.simulator import TINY
+from marlin.fleet.world import World
 from marlin.schedulers.base import Observation, Scheduler, plan_for
+from marlin.schedulers.learning.online import live_through
 from marlin.schedulers.loads import backlog_load, class_load, same_for_all
 
 if TYPE_CHECKING:
@@ -82,12 +83,7 @@ class Consolidation(Scheduler):
         days = min(self.training_days, afforded)
         self._learned = {}
         self.reset(world, task.run.seed)
-        for first in task.days(TRAIN)[-days:] if days else []:
-            state = world.idle_state(1)
-            for epoch in range(first, first + world.epochs_per_day):
-                plan = self.plan(task.observation(epoch, state))
-                state, outcome = step(world, state, plan, task.truth(np.array([epoch])))
-                self.observe(outcome)
+        live_through(task, self, days)
         self._learned = self.known()
         return []
 

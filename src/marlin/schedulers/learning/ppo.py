@@ -1,25 +1,16 @@
-"""Four proposing agents, one an objective, and proximal policy optimisation of them.
-
-Each agent proposes an action; the proposals' mean, weighted by the scheme, is carried out. An agent
-without a weight has no say, and so learns nothing, in that world.
-Source: Schulman et al. (2017), Proximal Policy Optimization Algorithms. Axes: T epochs, B worlds,
-R = T x B rows, N agents and objectives, A numbers of an action.
-"""
+"""The networks of proximal policy optimisation by four proposing agents: see `proposals`."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from pydantic import Field
-from pydantic.dataclasses import dataclass as checked
 from torch import Tensor, nn
 
 from marlin.fleet.contract import OBJECTIVES
-from marlin.fleet.world import World
 from marlin.schedulers.learning.networks import (
     Mlps,
     descend,
@@ -31,61 +22,16 @@ from marlin.schedulers.learning.networks import (
     tensor,
     unpack,
 )
-from marlin.schedulers.learning.practice import Practice, Transition
+from marlin.schedulers.learning.practice import Transition
+from marlin.schedulers.learning.proposals import agreed
 from marlin.schedulers.learning.ranking import ACTION_SIZE, start_latent
 from marlin.schedulers.learning.returns import advantages
-from marlin.schedulers.learning.scheduler import LearnedScheduler
+
+if TYPE_CHECKING:
+    from marlin.schedulers.learning.proposals import Ppo
 
 AGENTS = len(OBJECTIVES)
 START_LOG_STD = -1.5
-
-
-@checked
-class Ppo(LearnedScheduler):
-    """What independent and centralised learners share; see `Ippo` and `Mappo` for the rest."""
-
-    rate: float = Field(3e-3, gt=0, le=1, description="at first; falls to zero")
-    discount: float = Field(0.8, ge=0, lt=1)
-    trace: float = Field(0.9, ge=0, le=1, description="lambda of the advantages")
-    rollout: int = Field(8, ge=1, le=96, description="epochs of all worlds between updates")
-    rounds: int = Field(6, ge=1, le=100, description="passes over a rollout")
-    minibatches: int = Field(4, ge=1, le=64)
-    clip: float = Field(0.2, gt=0, lt=1)
-    entropy: float = Field(0.0, ge=0)
-    value_weight: float = Field(0.5, ge=0)
-    gradient_limit: float = Field(0.5, gt=0)
-    drop_penalty: float = Field(5.0, ge=0)
-
-    @abstractmethod
-    def learner(self, world: World, seed: int) -> Learner:
-        """See `LearnedScheduler.learner`."""
-
-    @property
-    def stride(self) -> int:
-        """See `LearnedScheduler.stride`."""
-        return self.rollout
-
-    def practise(
-        self, learner: Learner, practice: Practice, rng: np.random.Generator
-    ) -> Iterator[None]:
-        """Walk `rollout` epochs, then learn from them in shuffled parts."""
-        while practice.affords(self.stride):
-            latent, walked = [], []
-            for _ in range(self.stride):
-                latent.append(learner.propose(practice.seen, practice.weights))
-                action = agreed(latent[-1], practice.weights)
-                walked.append(practice.step(action))
-            set_rate([learner.step], practice.left * self.rate)
-            batch = learner.judged(np.concatenate(latent, axis=1), walked)
-            for _ in range(self.rounds):
-                for part in np.array_split(rng.permutation(len(batch.rows)), self.minibatches):
-                    learner.update(batch.only(torch.as_tensor(part)))
-            yield
-
-
-def agreed(latent: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Actions [B, A]: the mean of the proposals [N, B, A], squashed, weighted by [B, N]."""
-    return np.einsum("nba,bn->ba", np.tanh(latent), weights)
 
 
 @dataclass(frozen=True)
@@ -99,8 +45,9 @@ class Rollout:
     goal: Tensor  # [R, N] what the values shall be
     say: Tensor  # [N, R] one where the agent has a weight
 
-    def only(self, part: Tensor) -> Rollout:
-        """Some of the rows."""
+    def only(self, rows: np.ndarray) -> Rollout:
+        """Some of the rows, by their positions."""
+        part = torch.as_tensor(rows)
         latent, density = self.latent[:, part], self.density[:, part]
         gain, say = self.gain[:, part], self.say[:, part]
         return Rollout(self.rows[part], latent, density, gain, self.goal[part], say)
@@ -131,6 +78,10 @@ class Learner(ABC):
     @abstractmethod
     def pursued(self, gain: Tensor, weights: Tensor) -> Tensor:
         """Each agent's advantage [N, R] from that of every objective [R, N]; weights [R, N]."""
+
+    def set_rate(self, rate: float) -> None:
+        """Learn at `rate` from here on."""
+        set_rate([self.step], rate)
 
     def means(self, rows: Tensor) -> Tensor:
         """Middle of each agent's proposals before squashing, [N, R, A]."""
@@ -192,6 +143,39 @@ class Learner(ABC):
     def unpack(self, named: dict[str, np.ndarray]) -> None:
         """Take what `pack` gave."""
         unpack({"actors": self.actors}, named)
+
+
+class Independent(Learner):
+    """Every agent climbs the advantage of its own objective, judged by a critic of its own."""
+
+    def make_critics(self, inputs: int) -> Mlps:
+        """Four networks of one value."""
+        return Mlps(AGENTS, inputs, 1, self.generator)
+
+    def values(self, rows: Tensor) -> Tensor:
+        """See `Learner.values`."""
+        return self.critics(rows)[..., 0].T
+
+    def pursued(self, gain: Tensor, weights: Tensor) -> Tensor:
+        """See `Learner.pursued`."""
+        return gain.T
+
+
+class Central(Learner):
+    """Every agent climbs the advantage of the scheme's weighted sum, judged by one critic."""
+
+    def make_critics(self, inputs: int) -> Mlps:
+        """One network with a value for each objective."""
+        return Mlps(1, inputs, AGENTS, self.generator)
+
+    def values(self, rows: Tensor) -> Tensor:
+        """See `Learner.values`."""
+        return self.critics(rows)[0]
+
+    def pursued(self, gain: Tensor, weights: Tensor) -> Tensor:
+        """See `Learner.pursued`."""
+        team = (gain * weights).sum(-1)
+        return team.expand(AGENTS, -1)
 
 
 def standardised(gain: Tensor, say: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ makes a program of that and a forecast, `program` solves it.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -32,6 +34,7 @@ class Mpc(Scheduler):
     far demand is from its forecast is learned as the day goes.
     """
 
+    chance: ClassVar[bool] = False
     name: str = "mpc"
     horizon: int = Field(4, ge=1, le=96, description="epochs")
     caution: float = Field(2.0, ge=0, le=10, description="standard deviations of demand")

@@ -1,0 +1,144 @@
+"""What the agents agree on: the Nash bargaining solution over the network's own front.
+
+The network is played on past days under many weights; each gives an outcome. Where agents do not
+agree, a policy that can be run stands in: the even split, or a lot that draws who decides alone for
+the day. Over it every agent gains or loses. The bargaining solution over mixtures of these outcomes
+has the largest product of gains (Nash 1950), and the weights that support it are known from it: an
+agent's power over its gain. Where the network's front is not quite convex, what it does under them
+differs from the mixture, so some steps towards weights that support themselves follow; of all that
+was played, the outcome with the largest product of gains is agreed on. No plans are mixed.
+
+While days go by the agents keep accounts of what they gain, and the weights follow: gradient
+scheduling with weights of one over the mean gain converges to the bargaining solution of long-run
+gains where the front is convex (Stolyar 2005, On the asymptotic optimality of the gradient
+scheduling algorithm). Axes: K candidates, J agents, B worlds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from marlin.fleet.contract import OBJECTIVES, row
+from marlin.fleet.simulator import step
+from marlin.games.bargaining import nash
+from marlin.schedulers.marlin_nash.deciding import Market, decide
+from marlin.schedulers.marlin_nash.fleets import Fleet, Record
+from marlin.schedulers.marlin_nash.network import Policy
+from marlin.schedulers.marlin_nash.tokens import make_tokens
+from marlin.schedulers.marlin_nash.training import even_split, heard_weights, totals
+
+DIVISIONS = 4  # of each weight in the candidates: 35 of them
+STEPS = 4  # towards weights that support themselves
+LEAST_GAIN = 0.02  # of the even split's cost: keeps weights defined where an agent gains nothing
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Under which the agents bargain."""
+
+    powers: np.ndarray  # [J] of the agents, they sum to one
+    by_lot: bool  # who rules a day without agreement; else it is the even split
+    least_weight: float  # of every objective
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What was agreed on past days."""
+
+    weights: np.ndarray  # [J] under which the network is run
+    costs: np.ndarray  # [J] of each agent, over those of the even split
+    disagreement: np.ndarray  # [J] the same where they do not agree
+
+
+def candidates() -> np.ndarray:
+    """Weights [K, J] that span the front: all multiples of 1 / `DIVISIONS` that sum to one."""
+    counts = itertools.product(range(DIVISIONS + 1), repeat=len(OBJECTIVES))
+    return np.array([c for c in counts if sum(c) == DIVISIONS]) / DIVISIONS
+
+
+def play(
+    policy: Policy, market: Market, fleet: Fleet, record: Record, first: Tensor, weights: Tensor,
+    epochs: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Objectives [B, J] and the share of requests dropped [B] of whole days from `first` [B] on.
+
+    TTFT is the mean over requests, the others are sums. `first` are rows of the record; `weights`
+    are [B, J], or [T, B, J] if they change from epoch to epoch.
+    """
+    pools, state = fleet.pools, fleet.pools.world.idle_state(len(first))
+    weights = weights.expand(epochs, -1, -1)
+    costs = torch.zeros_like(weights[0])
+    arrived = dropped = torch.zeros(len(first))
+    with torch.no_grad():
+        for offset in range(epochs):
+            forecast, later = (row(i, first + offset) for i in (record.forecast, record.later))
+            tokens = make_tokens(pools, state, forecast, later, weights[offset])
+            plan = decide(pools, tokens, policy(tokens, pools.has_nodes), market).plan
+            state, outcome = step(pools.world, state, plan, row(record.truth, first + offset))
+            costs = costs + totals(outcome)
+            arrived, dropped = arrived + outcome.arrived, dropped + outcome.dropped
+    return _means(costs, arrived), dropped / arrived
+
+
+def play_even(fleet: Fleet, record: Record, first: Tensor, epochs: int) -> Tensor:
+    """Objectives [B, J] of the even split on the same days."""
+    world = fleet.pools.world
+    state = world.idle_state(len(first))
+    costs, arrived = torch.zeros(len(first), len(OBJECTIVES)), torch.zeros(len(first))
+    for offset in range(epochs):
+        plan = even_split(fleet, row(record.forecast, first + offset))
+        state, outcome = step(world, state, plan, row(record.truth, first + offset))
+        costs, arrived = costs + totals(outcome), arrived + outcome.arrived
+    return _means(costs, arrived)
+
+
+def agree(
+    policy: Policy, market: Market, fleet: Fleet, record: Record, first: Tensor, epochs: int,
+    terms: Terms,
+) -> Agreement:  # fmt: skip
+    """The bargaining solution on days from `first` [N] on.
+
+    If no weights that were played are a gain for every agent, those with the largest least gain.
+    """
+    even = play_even(fleet, record, first, epochs).mean(dim=0)
+
+    def ratios(weights: np.ndarray) -> np.ndarray:
+        """Costs [K, J] under weights [K, J], over those of the even split."""
+        heard = heard_weights(torch.as_tensor(weights, dtype=torch.float32), terms.least_weight)
+        every = heard.repeat_interleave(len(first), 0)
+        costs, _ = play(policy, market, fleet, record, first.repeat(len(heard)), every, epochs)
+        return (costs.reshape(*heard.shape[:1], len(first), -1).mean(dim=1) / even).double().numpy()
+
+    weights = candidates()
+    costs = ratios(weights)
+    alone = costs[weights.argmax(axis=0)]  # [J, J] each agent by itself
+    disagreement = alone.mean(axis=0) if terms.by_lot else np.ones(len(OBJECTIVES))
+    trial = supporting_weights(nash(disagreement - costs, terms.powers).gains, terms.powers)
+    for _ in range(STEPS):
+        paid = ratios(trial[None])
+        weights, costs = np.concatenate([weights, trial[None]]), np.concatenate([costs, paid])
+        supporting = supporting_weights(disagreement - paid[0], terms.powers)
+        trial = np.sqrt(trial * supporting)
+        trial /= trial.sum()
+    gains = disagreement - costs
+    product = (gains.clip(0.0) ** terms.powers).prod(axis=1)
+    best = int((product if product.any() else gains.min(axis=1)).argmax())
+    return Agreement(weights[best], costs[best], disagreement)
+
+
+def supporting_weights(gains: np.ndarray, powers: np.ndarray) -> np.ndarray:
+    """Weights [J] whose best outcome is the bargaining solution with these gains [J].
+
+    The slope of sum_j powers_j log gains_j: an agent that gains little counts for more.
+    """
+    slope = powers / np.clip(gains, LEAST_GAIN, None)
+    return slope / slope.sum()
+
+
+def _means(costs: Tensor, arrived: Tensor) -> Tensor:
+    return torch.cat([costs[:, :1] / arrived[:, None], costs[:, 1:]], dim=1)

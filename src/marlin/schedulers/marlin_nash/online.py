@@ -1,0 +1,119 @@
+"""The method at work: one world, one epoch at a time, on forecasts, with accounts of gains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from marlin.fleet.contract import Inputs, Outcome, Plan, convert, row
+from marlin.schedulers.base import Observation
+from marlin.schedulers.learning.rewards import even_split, metric_table
+from marlin.schedulers.marlin_nash.bargaining import Agreement, supporting_weights
+from marlin.schedulers.marlin_nash.deciding import Decision, decide
+from marlin.schedulers.marlin_nash.fleets import as_tensors
+from marlin.schedulers.marlin_nash.pools import Pools, make_pools, tensor
+from marlin.schedulers.marlin_nash.schooling import make_policy, unpack
+from marlin.schedulers.marlin_nash.tokens import make_tokens
+from marlin.schedulers.marlin_nash.training import heard_weights
+from marlin.schedulers.schemes import scheme
+
+if TYPE_CHECKING:
+    from marlin.schedulers.marlin_nash import MarlinNash
+
+
+class Online:
+    """State of the method between two decisions of a day."""
+
+    def __init__(
+        self, options: MarlinNash, seed: int, variant: str, learned: dict[str, np.ndarray]
+    ) -> None:
+        torch.set_num_threads(1)
+        self.options, self.variant = options, variant
+        self.policy = make_policy(options, seed)
+        self.agreement = unpack(self.policy, learned) if learned else None
+        self.weights = scheme(variant)
+        if self.agreement and self._bargains:
+            self.weights = self.agreement.weights
+        self.accounts: _Accounts | None = None
+        self._pools: Pools | None = None
+
+    @property
+    def _bargains(self) -> bool:
+        return self.variant == "" and self.options.bargaining
+
+    def plan(self, observation: Observation) -> Plan:
+        """The plan on which the agents agree, or that of one of them."""
+        world, epochs_per_day = observation.world, observation.world.epochs_per_day
+        if self._pools is None:
+            self._pools = make_pools(world, _mix(observation.forecast))
+            if self.agreement and self._bargains and self.options.memory_days:
+                memory = self.options.memory_days * epochs_per_day
+                self.accounts = _Accounts(self.agreement, memory)
+        if self.accounts:
+            self.accounts.expect(observation)
+            self.weights = supporting_weights(self.accounts.gains, self.options.terms.powers)
+        plan = convert(self.decision(observation).plan, lambda values: values.numpy().astype(float))
+        # Shares of single precision, made to sum to one in double.
+        return replace(plan, routing=plan.routing / plan.routing.sum(axis=-1, keepdims=True))
+
+    def decision(self, observation: Observation) -> Decision:
+        """The plan as the policy gives it, and how it came about."""
+        if self._pools is None:
+            raise RuntimeError("plan comes first: it reads the fleet")
+        weights = heard_weights(tensor(self.weights)[None], self.options.least_weight)
+        ahead = observation.outlook(2) if self.options.lookahead else None
+        later = row(ahead, slice(1, 2)) if ahead else observation.forecast
+        state = convert(observation.state, tensor)
+        with torch.no_grad():
+            tokens = make_tokens(
+                self._pools, state, as_tensors(observation.forecast), as_tensors(later), weights
+            )
+            answer = self.policy(tokens, self._pools.has_nodes)
+            return decide(self._pools, tokens, answer, self.options.market)
+
+    def observe(self, outcome: Outcome) -> None:
+        """Enter what was gained."""
+        if self.accounts:
+            self.accounts.enter(outcome)
+
+
+class _Accounts:
+    """What each agent gains over disagreement, as a running mean over `memory` epochs."""
+
+    def __init__(self, agreement: Agreement, memory: float) -> None:
+        self.kept = 1.0 - 1.0 / memory
+        self.disagreement = agreement.disagreement
+        self.even = np.ones_like(agreement.costs)  # running mean cost of the even split
+        self.paid = agreement.costs.copy()  # running mean of what is paid
+        self._expected: np.ndarray | None = None
+        self._scale: np.ndarray | None = None
+
+    @property
+    def gains(self) -> np.ndarray:
+        """Shares [J] of the even split's costs."""
+        return self.disagreement - self.paid / self.even
+
+    def expect(self, observation: Observation) -> None:
+        """Look at what the even split would cost a warm fleet in the coming epoch: one call."""
+        observation.budget.take(1)
+        forecast = observation.forecast
+        self._expected = metric_table(even_split(observation.world, forecast, forecast))[0]
+        if self._scale is None:
+            self._scale = np.abs(self._expected)
+
+    def enter(self, outcome: Outcome) -> None:
+        """The epoch is over: what was paid?"""
+        if self._expected is None or self._scale is None:
+            raise RuntimeError("an epoch is planned before it is observed")
+        part = (1.0 - self.kept) / self._scale
+        self.even = self.kept * self.even + part * self._expected
+        self.paid = self.kept * self.paid + part * metric_table(outcome)[0]
+
+
+def _mix(forecast: Inputs) -> np.ndarray:
+    """Shares of requests by model and service, [M, S]; even ones without demand."""
+    demand = forecast.arrival_rate_per_s.sum(axis=(0, 1)) + 1e-9
+    return demand / demand.sum()

@@ -1,0 +1,339 @@
+"""marlin_nash: prices clear, fleets of any size are read alike, slopes are right, it learns."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_learners import budget
+from test_schedulers import TASK
+
+from marlin.fleet.contract import OBJECTIVES, convert, row
+from marlin.fleet.simulator import step
+from marlin.fleet.world import TRAIN
+from marlin.schedulers.marlin_nash import MarlinNash
+from marlin.schedulers.marlin_nash.bargaining import (
+    Agreement,
+    agree,
+    candidates,
+    supporting_weights,
+)
+from marlin.schedulers.marlin_nash.deciding import chosen, clear, decide
+from marlin.schedulers.marlin_nash.fleets import (
+    FEWEST_SITES,
+    LOAD,
+    MOST_SITES,
+    Fleet,
+    as_tensors,
+    home_fleet,
+    random_fleet,
+)
+from marlin.schedulers.marlin_nash.online import _Accounts
+from marlin.schedulers.marlin_nash.pools import Pools, make_pools, tensor
+from marlin.schedulers.marlin_nash.schooling import make_policy, pack, unpack
+from marlin.schedulers.marlin_nash.tokens import make_tokens
+from marlin.schedulers.marlin_nash.training import (
+    Practice,
+    heard_weights,
+    later_forecasts,
+    unrolled,
+)
+from marlin.schedulers.schemes import SCHEMES
+
+OPTIONS = MarlinNash(width=16, record_days=2, bargaining_days=1, fleets=1, worlds=4)
+WORLD = TASK.world
+DAY = TASK.test_days()[0]
+EPOCHS = np.array([DAY + 3, DAY + 40])
+MIX = np.full((len(WORLD.models), len(WORLD.services)), 1.0)
+MIX /= MIX.sum()
+POOLS = make_pools(WORLD, MIX)
+BALANCED = heard_weights(torch.tensor([SCHEMES[""]] * 2), OPTIONS.least_weight)
+
+
+def small_task(training_epochs: int = 256):
+    run = TASK.run.model_copy(
+        update={"budget": type(TASK.run.budget)(**budget(training_epochs, checkpoints=1))}
+    )
+    return replace(TASK, run=run)
+
+
+def tokens_of(pools: Pools, weights: torch.Tensor = BALANCED):
+    forecast, later = as_tensors(TASK.forecasts(EPOCHS)), as_tensors(TASK.forecasts(EPOCHS + 1))
+    return make_tokens(pools, pools.world.idle_state(2), forecast, later, weights)
+
+
+def plan_of(pools: Pools, forecast, later, state, weights: torch.Tensor = BALANCED):
+    policy = make_policy(OPTIONS, 0)
+    with torch.no_grad():
+        tokens = make_tokens(pools, state, forecast, later, weights)
+        return decide(pools, tokens, policy(tokens, pools.has_nodes), OPTIONS.market).plan
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.2, 0.9))
+def test_prices_leave_no_pool_asked_for_much_more_than_it_has_room_for(seed, load):
+    rng = np.random.default_rng(seed)
+    classes = (2, WORLD.class_shape[0], len(WORLD.models), len(POOLS.nodes))
+    worth = tensor(rng.normal(0.0, 1.5, classes))
+    shares = rng.dirichlet(np.ones(classes[1] * classes[2])).reshape(1, *classes[1:3], 1)
+    work = tensor(load * shares / POOLS.size.numpy()) * torch.ones(classes)
+    room = torch.ones(2, classes[-1])
+    start = torch.zeros_like(room)
+    prices = clear(worth, work, room, POOLS, start, 20, 1.6)
+    asked = (chosen(worth, prices) * work).sum((1, 2))
+    without = (chosen(worth, start) * work).sum((1, 2))
+    beyond = ((asked - room).clamp_min(0.0) * POOLS.size).sum(1)
+    assert (beyond <= 0.03 * load + 1e-3).all()
+    assert (beyond <= ((without - room).clamp_min(0.0) * POOLS.size).sum(1) + 1e-6).all()
+    torch.testing.assert_close(chosen(worth, prices).sum(-1), torch.ones(classes[:3]))
+
+
+def test_slopes_through_the_prices_are_those_of_finite_differences():
+    pools = Pools(
+        **{
+            f.name: value.double()
+            if torch.is_tensor(value) and value.is_floating_point()
+            else value
+            for f in fields(Pools)
+            for value in [getattr(POOLS, f.name)]
+        }
+    )
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, WORLD.class_shape[0], len(WORLD.models), len(pools.nodes))
+    worth = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+    work = 3.0 * torch.rand(shape, generator=generator, dtype=torch.float64)
+    room = torch.full((1, shape[-1]), 0.7, dtype=torch.float64, requires_grad=True)
+
+    def shares(worth, room):
+        return chosen(worth, clear(worth, work, room, pools, torch.zeros_like(room), 6, 1.6))[0, 0]
+
+    assert torch.autograd.gradcheck(shares, (worth, room), atol=1e-6)
+
+
+def test_a_pool_with_a_higher_price_is_asked_for_less():
+    worth = torch.zeros(1, 1, 1, len(POOLS.nodes))
+    prices = torch.zeros(1, len(POOLS.nodes))
+    dearer = prices.clone()
+    dearer[0, 0] = 1.0
+    before, after = chosen(worth, prices)[..., 0], chosen(worth, dearer)[..., 0]
+    assert after.item() == pytest.approx(
+        before.item() * np.exp(-1.0) / (1 - before.item() * (1 - np.exp(-1.0)))
+    )
+
+
+def test_plans_are_shares_and_levels_and_leave_out_what_does_not_run():
+    truth = TASK.forecasts(EPOCHS)
+    available = truth.available.copy()
+    available[:, 0] = 0.0
+    forecast = as_tensors(replace(truth, available=available))
+    plan = plan_of(POOLS, forecast, forecast, POOLS.world.idle_state(2))
+    torch.testing.assert_close(plan.routing.sum(-1), torch.ones_like(plan.routing[..., 0]))
+    assert (plan.power >= 0.0).all()
+    assert (plan.power <= 1.0).all()
+    assert (plan.power[:, 0] == 0.0).all()
+    assert plan.routing[..., 0].max() < 0.02
+
+
+def test_the_order_of_sites_does_not_matter():
+    order = np.random.default_rng(0).permutation(len(WORLD.sites))
+    constants = WORLD.constants
+    moved = replace(
+        WORLD,
+        constants=replace(
+            constants,
+            nodes=constants.nodes[order],
+            rtt_s=constants.rtt_s[:, order],
+            site_pull=constants.site_pull[order][:, order],
+            usual_share=constants.usual_share[order],
+        ),
+    )
+    inputs = TASK.forecasts(EPOCHS)
+    by_site = {
+        f.name: getattr(inputs, f.name)[:, order]
+        for f in fields(inputs)
+        if f.name != "arrival_rate_per_s"
+    }
+    here, there = as_tensors(inputs), as_tensors(replace(inputs, **by_site))
+    pools = make_pools(moved, MIX)
+    plan = plan_of(POOLS, here, here, POOLS.world.idle_state(2))
+    other = plan_of(pools, there, there, pools.world.idle_state(2))
+    torch.testing.assert_close(plan.routing[..., order], other.routing, atol=2e-4, rtol=2e-3)
+    torch.testing.assert_close(plan.power[:, order], other.power, atol=2e-4, rtol=2e-3)
+
+
+def test_a_batch_of_worlds_gives_the_plans_of_each():
+    forecast, state = as_tensors(TASK.forecasts(EPOCHS)), POOLS.world.idle_state(2)
+    both = plan_of(POOLS, forecast, forecast, state)
+    for index in (0, 1):
+        alone = slice(index, index + 1)
+        one = plan_of(
+            POOLS, row(forecast, alone), row(forecast, alone), row(state, alone), BALANCED[alone]
+        )
+        torch.testing.assert_close(one.routing, both.routing[alone], atol=1e-5, rtol=1e-4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**31))
+def test_random_fleets_are_of_the_stated_sizes_and_loads(seed):
+    demand = TASK.epochs.inputs.arrival_rate_per_s[TASK.epochs.split == TRAIN]
+    busiest = demand[demand.sum(axis=(1, 2, 3)).argmax()]
+    fleet = random_fleet(WORLD, busiest, np.random.default_rng(seed))
+    sites, _ = fleet.pools.shape
+    assert FEWEST_SITES <= sites <= MOST_SITES
+    assert (fleet.pools.nodes.reshape(sites, -1).sum(1) > 0).all()
+    asked = torch.einsum(
+        "oms,pms->p", tensor(busiest) * fleet.demand[:, None, None], fleet.pools.load
+    )
+    room = torch.where(fleet.pools.has_nodes > 0, 1.0 / asked.clamp_min(1e-9), 0.0)
+    assert LOAD[0] * 0.7 <= (1.0 / room.sum()).item() <= LOAD[1] * 1.3  # of mixes that differ
+    assert torch.isfinite(fleet.pools.energy).all()
+
+
+def test_an_outage_is_true_first_and_forecast_one_epoch_later():
+    task = small_task()
+    practice = Practice(OPTIONS, task, np.random.default_rng(0))
+    fleet = replace(practice.home.fleet, outage=(1, 10, 4))
+    offset = torch.tensor([9, 10, 13, 14, 15])
+    known = fleet.inputs(practice.record, practice.days, torch.zeros(5, dtype=torch.long), offset)
+    assert (known.truth.available[:, 1].amax(1) == torch.tensor([1.0, 0, 0, 1, 1])).all()
+    assert (known.forecast.available[:, 1].amax(1) == torch.tensor([1.0, 1, 0, 0, 1])).all()
+    assert (known.truth.available[:, 0] == 1.0).all()
+
+
+def test_the_home_fleet_has_the_inputs_of_the_record():
+    task = small_task()
+    practice = Practice(OPTIONS, task, np.random.default_rng(0))
+    day, offset = torch.tensor([0, 1]), torch.tensor([5, 17])
+    known = practice.home.fleet.inputs(practice.record, practice.days, day, offset)
+    rows = torch.tensor([5, task.world.epochs_per_day + 17])
+    for f in fields(known.truth):
+        wanted = getattr(practice.record.truth, f.name)[rows]
+        torch.testing.assert_close(getattr(known.truth, f.name), wanted)
+
+
+def test_later_forecasts_are_those_that_a_scheduler_may_ask_for():
+    later = later_forecasts(TASK, EPOCHS)
+    for place, epoch in enumerate(EPOCHS):
+        seen = TASK.observation(int(epoch), WORLD.idle_state(1)).outlook(2)
+        np.testing.assert_array_equal(later.arrival_rate_per_s[place], seen.arrival_rate_per_s[1])
+
+
+def test_the_slope_of_a_horizon_is_that_of_finite_differences():
+    task = small_task()
+    options = replace(OPTIONS, horizon=2)
+    practice = Practice(options, task, np.random.default_rng(0))
+    policy = make_policy(options, 0)
+    bias = policy.pool_answer.bias
+    loss, _ = unrolled(options, policy, practice, practice.home)
+    (slope,) = torch.autograd.grad(loss, bias)
+    shift = 0.02 * slope / slope.norm()
+    with torch.no_grad():
+        bias += shift
+        higher, _ = unrolled(options, policy, practice, practice.home)
+        bias -= 2.0 * shift
+        lower, _ = unrolled(options, policy, practice, practice.home)
+    measured = (higher - lower).item() / (2.0 * shift.norm().item())
+    assert measured == pytest.approx(slope.norm().item(), rel=0.2)
+
+
+def test_training_lowers_what_it_minimises_and_is_the_same_twice():
+    task, options = small_task(4096), replace(OPTIONS, fleets=0, worlds=16)
+    first, again = replace(options), replace(options)
+    rows = first.train(task)
+    again.train(task)
+    for name, values in first.weights().items():
+        np.testing.assert_array_equal(values, again.weights()[name])
+    own = {
+        name: OBJECTIVES[place] for place, name in enumerate(("ttft", "carbon", "water", "cost"))
+    }
+    before = {r["variant"]: r for r in rows if r["training_epochs"] == 0}
+    after = {r["variant"]: r for r in rows if r["training_epochs"] > 0}
+    ratios = [after[name][objective] / before[name][objective] for name, objective in own.items()]
+    assert np.exp(np.mean(np.log(ratios))) < 1.0
+
+
+def test_what_was_learned_survives_saving(tmp_path):
+    scheduler = replace(OPTIONS)
+    scheduler.train(small_task(64))
+    scheduler.save(tmp_path / "policy.npz")
+    loaded = replace(OPTIONS)
+    loaded.load(tmp_path / "policy.npz")
+    plans = []
+    for each in (scheduler, loaded):
+        each.reset(WORLD, 0, "")
+        plans.append(each.plan(TASK.observation(DAY, WORLD.idle_state(1))))
+    np.testing.assert_array_equal(plans[0].routing, plans[1].routing)
+    np.testing.assert_array_equal(plans[0].power, plans[1].power)
+
+
+def test_supporting_weights_by_hand():
+    # Powers over gains: 1/0.1, 1/0.2, 1/0.2, 1/0.5 = 10, 5, 5, 2 of 22.
+    weights = supporting_weights(np.array([0.1, 0.2, 0.2, 0.5]), np.full(4, 0.25))
+    np.testing.assert_allclose(weights, np.array([10, 5, 5, 2]) / 22)
+
+
+def test_candidates_span_the_front():
+    weights = candidates()
+    assert len(weights) == 35  # ways to share four parts among four
+    np.testing.assert_allclose(weights.sum(axis=1), 1.0)
+    assert len({tuple(w) for w in weights}) == 35
+    assert (weights.max(axis=0) == 1.0).all()
+
+
+@pytest.mark.parametrize("disagreement", ["even_split", "lottery"])
+def test_agents_agree_on_something_over_either_disagreement(disagreement):
+    task, options = small_task(), replace(OPTIONS, disagreement=disagreement)
+    practice = Practice(options, task, np.random.default_rng(0))
+    agreement = agree(
+        make_policy(options, 0), options.market, practice.home.fleet, practice.record,
+        torch.tensor([0]), 8, options.terms,
+    )  # fmt: skip
+    assert agreement.weights.sum() == pytest.approx(1.0)
+    if disagreement == "even_split":
+        assert (agreement.disagreement == 1.0).all()
+    gains = agreement.disagreement - agreement.costs
+    assert (gains > 0.0).all() == (gains.min() > 0.0)
+    assert gains.max() > 0.0
+
+
+def test_accounts_by_hand():
+    accounts = _Accounts(Agreement(np.full(4, 0.25), np.full(4, 0.5), np.ones(4)), memory=4.0)
+    np.testing.assert_allclose(accounts.gains, 0.5)
+    observation = TASK.observation(DAY, WORLD.idle_state(1))
+    accounts.expect(observation)
+    assert observation.budget.used == 1
+    expected = accounts._expected
+    forecast = as_tensors(observation.forecast)
+    plan = plan_of(POOLS, forecast, forecast, POOLS.world.idle_state(1), BALANCED[:1])
+    plan = convert(plan, lambda values: values.numpy().astype(float))
+    _, outcome = step(WORLD, WORLD.idle_state(1), plan, observation.forecast)
+    accounts.enter(outcome)
+    paid = np.array([float(value[0]) for value in outcome.objectives()]) / np.abs(expected)
+    # Three parts of what was known, one of the epoch.
+    wanted = 1.0 - (0.75 * 0.5 + 0.25 * paid) / (0.75 + 0.25 * np.sign(expected))
+    np.testing.assert_allclose(accounts.gains, wanted)
+
+
+def test_a_policy_runs_on_a_fleet_that_it_was_not_made_for():
+    rng = np.random.default_rng(3)
+    demand = TASK.epochs.inputs.arrival_rate_per_s
+    fleet: Fleet = random_fleet(WORLD, demand.max(axis=0), rng)
+    named = pack(make_policy(OPTIONS, 1), Agreement(*[np.full(4, 0.25)] * 3))
+    policy = make_policy(OPTIONS, 0)
+    unpack(policy, named)
+    task = small_task()
+    practice = Practice(OPTIONS, task, rng)
+    known = fleet.inputs(practice.record, practice.days, torch.tensor([0]), torch.tensor([4]))
+    state = fleet.pools.world.idle_state(1)
+    with torch.no_grad():
+        tokens = make_tokens(fleet.pools, state, known.forecast, known.later, BALANCED[:1])
+        plan = decide(
+            fleet.pools, tokens, policy(tokens, fleet.pools.has_nodes), OPTIONS.market
+        ).plan
+    _, outcome = step(fleet.pools.world, state, plan, known.truth)
+    assert all(torch.isfinite(value).all() for value in outcome.objectives())
+    assert isinstance(home_fleet(WORLD, MIX), Fleet)
