@@ -22,7 +22,7 @@ from marlin.compose import load
 from marlin.fleet.contract import OBJECTIVES
 from marlin.fleet.simulator import step
 from marlin.games.equilibrium import best_response_gain
-from marlin.schedulers.marlin_nash.bargaining import play
+from marlin.schedulers.marlin_nash.bargaining import gains, play
 from marlin.schedulers.marlin_nash.deciding import decide
 from marlin.schedulers.marlin_nash.fleets import Fleet, random_fleet
 from marlin.schedulers.marlin_nash.schooling import make_policy, unpack
@@ -81,7 +81,7 @@ def main() -> None:
     print(f"{'':24}{'  '.join(OBJECTIVES)}")
     print(f"{'weights agreed on':24}{agreement.weights}")
     print(f"{'cost / even split':24}{agreement.costs}")
-    print(f"{'gain over disagreement':24}{agreement.disagreement - agreement.costs}")
+    print(f"{'gain over disagreement':24}{gains(agreement.costs, agreement.otherwise)}")
 
     practice = Practice(options, task, np.random.default_rng(HELD_OUT))
     first = torch.as_tensor(spread(practice.days, options.bargaining_days))
