@@ -2,10 +2,10 @@
 
 An agent's utility is what its resource yields: one over its cost, beside that of the even split.
 The network is played on past days under many weights; each gives an outcome. Where agents do not
-agree something else happens: nothing is served, or the even split is carried out, or a lot draws who
-decides alone for the day. The bargaining solution has the largest product of gains over that (Nash
-1950). Where nothing is served without agreement, it is the outcome with the least geometric mean of
-costs, which is what balanced scores are.
+agree something else happens: nothing is served, or the even split is carried out, or a lot draws
+who decides alone for the day. The bargaining solution has the largest product of gains over that
+(Nash 1950). Where nothing is served without agreement, it is the outcome with the least geometric
+mean of costs, which is what balanced scores are.
 
 The solution over mixtures of outcomes comes first, and the weights that support it are known from
 it. As the network's front is not quite convex, what it does under them differs from the mixture, so
