@@ -225,6 +225,25 @@ def test_later_forecasts_are_those_that_a_scheduler_may_ask_for():
         np.testing.assert_array_equal(later.arrival_rate_per_s[place], seen.arrival_rate_per_s[1])
 
 
+def test_without_lookahead_nothing_is_known_of_the_epoch_after():
+    practice = Practice(replace(OPTIONS, lookahead=False), small_task(), np.random.default_rng(0))
+    for f in fields(practice.record.forecast):
+        later = getattr(practice.record.later, f.name)
+        torch.testing.assert_close(later, getattr(practice.record.forecast, f.name))
+
+
+def test_without_messages_pools_do_not_hear_the_agents():
+    tokens = tokens_of(POOLS)
+    other = replace(tokens, agents=tokens.agents + 1.0)
+    for messages in (True, False):
+        policy = make_policy(replace(OPTIONS, messages=messages), 0)
+        with torch.no_grad():
+            same = torch.equal(
+                policy(tokens, POOLS.has_nodes).taste, policy(other, POOLS.has_nodes).taste
+            )
+        assert same == (not messages)
+
+
 def test_the_slope_of_a_horizon_is_that_of_finite_differences():
     task = small_task()
     options = replace(OPTIONS, horizon=2)
