@@ -20,6 +20,9 @@ from marlin.schedulers.marlin_nash.bargaining import (
     Agreement,
     agree,
     candidates,
+    gains,
+    play,
+    play_even,
     supporting_weights,
 )
 from marlin.schedulers.marlin_nash.deciding import chosen, clear, decide
@@ -222,6 +225,25 @@ def test_later_forecasts_are_those_that_a_scheduler_may_ask_for():
         np.testing.assert_array_equal(later.arrival_rate_per_s[place], seen.arrival_rate_per_s[1])
 
 
+def test_without_lookahead_nothing_is_known_of_the_epoch_after():
+    practice = Practice(replace(OPTIONS, lookahead=False), small_task(), np.random.default_rng(0))
+    for f in fields(practice.record.forecast):
+        later = getattr(practice.record.later, f.name)
+        torch.testing.assert_close(later, getattr(practice.record.forecast, f.name))
+
+
+def test_without_messages_pools_do_not_hear_the_agents():
+    tokens = tokens_of(POOLS)
+    other = replace(tokens, agents=tokens.agents + 1.0)
+    for messages in (True, False):
+        policy = make_policy(replace(OPTIONS, messages=messages), 0)
+        with torch.no_grad():
+            same = torch.equal(
+                policy(tokens, POOLS.has_nodes).taste, policy(other, POOLS.has_nodes).taste
+            )
+        assert same == (not messages)
+
+
 def test_the_slope_of_a_horizon_is_that_of_finite_differences():
     task = small_task()
     options = replace(OPTIONS, horizon=2)
@@ -271,9 +293,19 @@ def test_what_was_learned_survives_saving(tmp_path):
 
 
 def test_supporting_weights_by_hand():
-    # Powers over gains: 1/0.1, 1/0.2, 1/0.2, 1/0.5 = 10, 5, 5, 2 of 22.
-    weights = supporting_weights(np.array([0.1, 0.2, 0.2, 0.5]), np.full(4, 0.25))
-    np.testing.assert_allclose(weights, np.array([10, 5, 5, 2]) / 22)
+    costs, powers = np.array([0.5, 0.5, 0.25, 0.25]), np.full(4, 0.25)
+    # Nothing is served otherwise: powers over costs, 2, 2, 4, 4 of 12.
+    weights = supporting_weights(costs, np.full(4, np.inf), powers)
+    np.testing.assert_allclose(weights, np.array([2, 2, 4, 4]) / 12)
+    # The even split otherwise: 1 / (c (1 - c)) = 4, 4, 16/3, 16/3 of 56/3.
+    weights = supporting_weights(costs, np.ones(4), powers)
+    np.testing.assert_allclose(weights, np.array([12, 12, 16, 16]) / 56)
+
+
+def test_gains_by_hand():
+    costs = np.array([0.5, 2.0, 0.25, 1.0])
+    np.testing.assert_allclose(gains(costs, np.ones(4)), [1.0, -0.5, 3.0, 0.0])
+    np.testing.assert_allclose(gains(costs, np.full(4, np.inf)), [2.0, 0.5, 4.0, 1.0])
 
 
 def test_candidates_span_the_front():
@@ -284,25 +316,27 @@ def test_candidates_span_the_front():
     assert (weights.max(axis=0) == 1.0).all()
 
 
-@pytest.mark.parametrize("disagreement", ["even_split", "lottery"])
-def test_agents_agree_on_something_over_either_disagreement(disagreement):
-    task, options = small_task(), replace(OPTIONS, disagreement=disagreement)
+@pytest.mark.parametrize("otherwise", ["nothing", "even_split", "lottery"])
+def test_agents_agree_on_the_best_product_that_was_played(otherwise):
+    task, options = small_task(), replace(OPTIONS, otherwise=otherwise)
     practice = Practice(options, task, np.random.default_rng(0))
-    agreement = agree(
-        make_policy(options, 0), options.market, practice.home.fleet, practice.record,
-        torch.tensor([0]), 8, options.terms,
-    )  # fmt: skip
+    policy, days = make_policy(options, 0), torch.tensor([0])
+    fleet, record = practice.home.fleet, practice.record
+    agreement = agree(policy, options.market, fleet, record, days, 8, options.terms)
     assert agreement.weights.sum() == pytest.approx(1.0)
-    if disagreement == "even_split":
-        assert (agreement.disagreement == 1.0).all()
-    gains = agreement.disagreement - agreement.costs
-    assert (gains > 0.0).all() == (gains.min() > 0.0)
-    assert gains.max() > 0.0
+    weights = heard_weights(tensor(candidates()), options.least_weight)
+    costs, _ = play(policy, options.market, fleet, record, days.repeat(35), weights, 8)
+    ratios = (costs / play_even(fleet, record, days, 8)).double().numpy()
+
+    def product(paid):
+        return gains(paid, agreement.otherwise).clip(0.0).prod(axis=-1)
+
+    assert product(agreement.costs) >= product(ratios).max() - 1e-6
 
 
 def test_accounts_by_hand():
     accounts = _Accounts(Agreement(np.full(4, 0.25), np.full(4, 0.5), np.ones(4)), memory=4.0)
-    np.testing.assert_allclose(accounts.gains, 0.5)
+    np.testing.assert_allclose(accounts.weights(np.full(4, 0.25)), 0.25)
     observation = TASK.observation(DAY, WORLD.idle_state(1))
     accounts.expect(observation)
     assert observation.budget.used == 1
@@ -314,8 +348,8 @@ def test_accounts_by_hand():
     accounts.enter(outcome)
     paid = np.array([float(value[0]) for value in outcome.objectives()]) / np.abs(expected)
     # Three parts of what was known, one of the epoch.
-    wanted = 1.0 - (0.75 * 0.5 + 0.25 * paid) / (0.75 + 0.25 * np.sign(expected))
-    np.testing.assert_allclose(accounts.gains, wanted)
+    wanted = (0.75 * 0.5 + 0.25 * paid) / (0.75 + 0.25 * np.sign(expected))
+    np.testing.assert_allclose(accounts.paid / accounts.even, wanted)
 
 
 def test_a_policy_runs_on_a_fleet_that_it_was_not_made_for():

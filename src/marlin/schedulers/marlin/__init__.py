@@ -9,7 +9,7 @@ proposals, tries and negotiation), `training` (offline) and `online`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
@@ -18,10 +18,12 @@ from pydantic.dataclasses import dataclass
 from marlin.errors import UserError
 from marlin.fleet.contract import Outcome, Plan
 from marlin.fleet.world import World
-from marlin.games.negotiation import Rules
 from marlin.schedulers.base import Observation, Scheduler
 from marlin.schedulers.learning.scheduler import part
 from marlin.schedulers.schemes import SCHEMES
+
+if TYPE_CHECKING:
+    from marlin.games.negotiation import Rules
 
 
 @dataclass
@@ -82,6 +84,8 @@ class Marlin(Scheduler):
     @property
     def rules(self) -> Rules:
         """Of the negotiation."""
+        from marlin.games.negotiation import Rules
+
         return Rules(
             phase2=self.phase2,
             score_exponent=self.score_exponent,

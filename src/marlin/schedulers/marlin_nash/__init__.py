@@ -40,7 +40,9 @@ class MarlinNash(Scheduler):
     rounds: int = Field(8, ge=1, le=100, description="price updates, coming epoch")
     relaxation: float = Field(1.6, ge=1, lt=2)
     powers: tuple[float, float, float, float] = Field((1.0, 1.0, 1.0, 1.0))
-    disagreement: Literal["even_split", "lottery"] = "even_split"
+    otherwise: Literal["nothing", "even_split", "lottery"] = Field(
+        "nothing", description="what happens if the agents do not agree"
+    )
     least_weight: float = Field(0.005, ge=0, le=0.25, description="of every objective")
     memory_days: float = Field(4.0, ge=0, description="of accounts of gains; 0: not kept")
     rate: float = Field(4e-3, gt=0, le=1)
@@ -50,7 +52,7 @@ class MarlinNash(Scheduler):
     record_days: int = Field(120, ge=1, description="of the training days, evenly spaced")
     bargaining_days: int = Field(12, ge=1, description="of these, for the agreement")
     fleets: int = Field(4, ge=0, le=64, description="random ones, at a time")
-    home_share: float = Field(0.7, ge=0, le=1, description="of steps, on the run's own fleet")
+    home_share: float = Field(0.8, ge=0, le=1, description="of steps, on the run's own fleet")
 
     @property
     def market(self) -> Market:
@@ -65,7 +67,7 @@ class MarlinNash(Scheduler):
         from marlin.schedulers.marlin_nash.bargaining import Terms
 
         powers = np.array(self.powers) / sum(self.powers)
-        return Terms(powers, self.disagreement == "lottery", self.least_weight)
+        return Terms(powers, self.otherwise, self.least_weight)
 
     def variants(self) -> tuple[str, ...]:
         """The agreement first, then each agent by itself: one network, turned by its weights."""

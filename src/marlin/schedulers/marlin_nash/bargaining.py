@@ -1,12 +1,16 @@
 """What the agents agree on: the Nash bargaining solution over the network's own front.
 
+An agent's utility is what its resource yields: one over its cost, beside that of the even split.
 The network is played on past days under many weights; each gives an outcome. Where agents do not
-agree, a policy that can be run stands in: the even split, or a lot that draws who decides alone for
-the day. Over it every agent gains or loses. The bargaining solution over mixtures of these outcomes
-has the largest product of gains (Nash 1950), and the weights that support it are known from it: an
-agent's power over its gain. Where the network's front is not quite convex, what it does under them
-differs from the mixture, so some steps towards weights that support themselves follow; of all that
-was played, the outcome with the largest product of gains is agreed on. No plans are mixed.
+agree something else happens: nothing is served, or the even split is carried out, or a lot draws
+who decides alone for the day. The bargaining solution has the largest product of gains over that
+(Nash 1950). Where nothing is served without agreement, it is the outcome with the least geometric
+mean of costs, which is what balanced scores are.
+
+The solution over mixtures of outcomes comes first, and the weights that support it are known from
+it. As the network's front is not quite convex, what it does under them differs from the mixture, so
+some steps towards weights that support themselves follow; of all that was played, the outcome with
+the largest product of gains is agreed on. No plans are mixed.
 
 While days go by the agents keep accounts of what they gain, and the weights follow: gradient
 scheduling with weights of one over the mean gain converges to the bargaining solution of long-run
@@ -18,6 +22,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,7 +39,8 @@ from marlin.schedulers.marlin_nash.training import even_split, heard_weights, to
 
 DIVISIONS = 4  # of each weight in the candidates: 35 of them
 STEPS = 4  # towards weights that support themselves
-LEAST_GAIN = 0.02  # of the even split's cost: keeps weights defined where an agent gains nothing
+LEAST_COST = 0.02  # of the even split's: prices may be negative
+LEAST_GAIN = 0.02  # of a cost: keeps weights defined where an agent gains nothing
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Terms:
     """Under which the agents bargain."""
 
     powers: np.ndarray  # [J] of the agents, they sum to one
-    by_lot: bool  # who rules a day without agreement; else it is the even split
+    otherwise: Literal["nothing", "even_split", "lottery"]  # without agreement
     least_weight: float  # of every objective
 
 
@@ -52,7 +58,7 @@ class Agreement:
 
     weights: np.ndarray  # [J] under which the network is run
     costs: np.ndarray  # [J] of each agent, over those of the even split
-    disagreement: np.ndarray  # [J] the same where they do not agree
+    otherwise: np.ndarray  # [J] the same where they do not agree, infinite if nothing is served
 
 
 def candidates() -> np.ndarray:
@@ -116,27 +122,35 @@ def agree(
 
     weights = candidates()
     costs = ratios(weights)
-    alone = costs[weights.argmax(axis=0)]  # [J, J] each agent by itself
-    disagreement = alone.mean(axis=0) if terms.by_lot else np.ones(len(OBJECTIVES))
-    trial = supporting_weights(nash(disagreement - costs, terms.powers).gains, terms.powers)
+    otherwise = np.full(len(OBJECTIVES), {"nothing": np.inf}.get(terms.otherwise, 1.0))
+    if terms.otherwise == "lottery":
+        otherwise = costs[weights.argmax(axis=0)].mean(axis=0)  # each agent by itself, in turn
+    mixed = nash(gains(costs, otherwise), terms.powers).gains
+    trial = supporting_weights(1.0 / (mixed + 1.0 / otherwise), otherwise, terms.powers)
     for _ in range(STEPS):
         paid = ratios(trial[None])
         weights, costs = np.concatenate([weights, trial[None]]), np.concatenate([costs, paid])
-        supporting = supporting_weights(disagreement - paid[0], terms.powers)
-        trial = np.sqrt(trial * supporting)
+        trial = np.sqrt(trial * supporting_weights(paid[0], otherwise, terms.powers))
         trial /= trial.sum()
-    gains = disagreement - costs
-    product = (gains.clip(0.0) ** terms.powers).prod(axis=1)
-    best = int((product if product.any() else gains.min(axis=1)).argmax())
-    return Agreement(weights[best], costs[best], disagreement)
+    gained = gains(costs, otherwise)
+    product = (gained.clip(0.0) ** terms.powers).prod(axis=1)
+    best = int((product if product.any() else gained.min(axis=1)).argmax())
+    return Agreement(weights[best], costs[best], otherwise)
 
 
-def supporting_weights(gains: np.ndarray, powers: np.ndarray) -> np.ndarray:
-    """Weights [J] whose best outcome is the bargaining solution with these gains [J].
+def gains(costs: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """What each agent's resource yields beyond what it yields without agreement, [..., J]."""
+    return 1.0 / np.clip(costs, LEAST_COST, None) - 1.0 / otherwise
 
-    The slope of sum_j powers_j log gains_j: an agent that gains little counts for more.
+
+def supporting_weights(costs: np.ndarray, otherwise: np.ndarray, powers: np.ndarray) -> np.ndarray:
+    """Weights [J] whose best outcome is the bargaining solution if it costs these `costs` [J].
+
+    Minus the slope of sum_j powers_j log gains_j by the costs: an agent that gains little counts
+    for more.
     """
-    slope = powers / np.clip(gains, LEAST_GAIN, None)
+    costs = np.clip(costs, LEAST_COST, None)
+    slope = powers / (costs * np.clip(1.0 - costs / otherwise, LEAST_GAIN, None))
     return slope / slope.sum()
 
 

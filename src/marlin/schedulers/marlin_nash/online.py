@@ -54,7 +54,7 @@ class Online:
                 self.accounts = _Accounts(self.agreement, memory)
         if self.accounts:
             self.accounts.expect(observation)
-            self.weights = supporting_weights(self.accounts.gains, self.options.terms.powers)
+            self.weights = self.accounts.weights(self.options.terms.powers)
         plan = convert(self.decision(observation).plan, lambda values: values.numpy().astype(float))
         # Shares of single precision, made to sum to one in double.
         return replace(plan, routing=plan.routing / plan.routing.sum(axis=-1, keepdims=True))
@@ -81,20 +81,19 @@ class Online:
 
 
 class _Accounts:
-    """What each agent gains over disagreement, as a running mean over `memory` epochs."""
+    """What each agent pays beside the even split, as running means over `memory` epochs."""
 
     def __init__(self, agreement: Agreement, memory: float) -> None:
         self.kept = 1.0 - 1.0 / memory
-        self.disagreement = agreement.disagreement
+        self.otherwise = agreement.otherwise
         self.even = np.ones_like(agreement.costs)  # running mean cost of the even split
         self.paid = agreement.costs.copy()  # running mean of what is paid
         self._expected: np.ndarray | None = None
         self._scale: np.ndarray | None = None
 
-    @property
-    def gains(self) -> np.ndarray:
-        """Shares [J] of the even split's costs."""
-        return self.disagreement - self.paid / self.even
+    def weights(self, powers: np.ndarray) -> np.ndarray:
+        """Weights [J] that support the bargaining solution at what was paid."""
+        return supporting_weights(self.paid / self.even, self.otherwise, powers)
 
     def expect(self, observation: Observation) -> None:
         """Look at what the even split would cost a warm fleet in the coming epoch: one call."""

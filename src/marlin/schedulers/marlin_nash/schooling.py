@@ -40,7 +40,7 @@ def train(options: MarlinNash, task: Task) -> tuple[dict[str, np.ndarray], list[
     policy = make_policy(options, seed)
     practice = Practice(options, task, np.random.default_rng([seed, 1]))
     validation = np.array(task.days(VALIDATION))
-    record = make_record(task, validation)
+    record = make_record(task, validation, options.lookahead)
     first = torch.arange(len(validation)) * task.world.epochs_per_day
 
     def validated(spent: int) -> list[dict[str, Any]]:

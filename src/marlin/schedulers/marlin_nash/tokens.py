@@ -15,7 +15,7 @@ from marlin.fleet.contract import OBJECTIVES, Inputs, State
 from marlin.fleet.terms import TINY
 from marlin.schedulers.marlin_nash.pools import Pools
 
-POOL_FEATURES = 18
+POOL_FEATURES = 22
 AGENT_FEATURES = len(OBJECTIVES) + 4
 FACTOR_REACH = 6.0  # a factor counts up to so many times the fleet's mean
 USUAL_NEAR = 0.25  # of a site's share, for centring
@@ -70,8 +70,8 @@ def make_tokens(
         slow,
         pools.energy - 1.0,
         weights[:, :1] * slow,
-        fleet[:, :1],
-        fleet[:, 1:],
+        *fleet.split(1, dim=1),
+        *weights.split(1, dim=1),
     ]
     identity = torch.eye(len(OBJECTIVES)).expand(worlds, -1, -1)
     return Tokens(

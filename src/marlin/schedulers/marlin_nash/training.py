@@ -69,7 +69,7 @@ class Practice:
     def __init__(self, options: MarlinNash, task: Task, rng: np.random.Generator) -> None:
         self.options, self.task, self.rng = options, task, rng
         days = spread(np.array(task.days(TRAIN)), options.record_days)
-        self.record = make_record(task, days)
+        self.record = make_record(task, days, options.lookahead)
         self.days = np.arange(len(days)) * task.world.epochs_per_day
         demand = task.epochs.inputs.arrival_rate_per_s[task.epochs.split == TRAIN]
         self.busiest = demand[demand.sum(axis=(1, 2, 3)).argmax()]
@@ -167,14 +167,15 @@ def spread(days: np.ndarray, count: int) -> np.ndarray:
     return days[np.linspace(0, len(days) - 1, count).round().astype(int)]
 
 
-def make_record(task: Task, days: np.ndarray) -> Record:
-    """Truth and forecasts of the given days, one after another."""
+def make_record(task: Task, days: np.ndarray, lookahead: bool) -> Record:
+    """Truth and forecasts of the given days, one after another.
+
+    Without `lookahead` the forecast of the epoch after is that of the coming epoch.
+    """
     epochs = (days[:, None] + np.arange(task.world.epochs_per_day)).ravel()
-    return Record(
-        as_tensors(task.truth(epochs)),
-        as_tensors(task.forecasts(epochs)),
-        as_tensors(later_forecasts(task, epochs)),
-    )
+    forecast = task.forecasts(epochs)
+    later = later_forecasts(task, epochs) if lookahead else forecast
+    return Record(*(as_tensors(inputs) for inputs in (task.truth(epochs), forecast, later)))
 
 
 def later_forecasts(task: Task, epochs: np.ndarray) -> Inputs:
