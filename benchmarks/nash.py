@@ -25,15 +25,15 @@ from marlin.games.equilibrium import best_response_gain
 from marlin.schedulers.marlin_nash.bargaining import gains, play
 from marlin.schedulers.marlin_nash.deciding import decide
 from marlin.schedulers.marlin_nash.fleets import Fleet, random_fleet
-from marlin.schedulers.marlin_nash.schooling import make_policy, unpack
-from marlin.schedulers.marlin_nash.tokens import make_tokens
-from marlin.schedulers.marlin_nash.training import (
+from marlin.schedulers.marlin_nash.practice import (
     Practice,
     even_split,
     heard_weights,
     spread,
     totals,
 )
+from marlin.schedulers.marlin_nash.tokens import make_tokens
+from marlin.schedulers.marlin_nash.training import make_policy, unpack
 from marlin.schedulers.schemes import SCHEMES
 from marlin.task import load_run, make_scheduler
 

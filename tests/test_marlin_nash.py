@@ -14,8 +14,9 @@ from test_schedulers import TASK
 
 from marlin.fleet.contract import OBJECTIVES, convert, row
 from marlin.fleet.simulator import step
-from marlin.fleet.world import TRAIN
-from marlin.schedulers.marlin_nash import MarlinNash
+from marlin.fleet.world import TRAIN, VALIDATION
+from marlin.schedulers.marlin_nash import MarlinNash, bargaining, training
+from marlin.schedulers.marlin_nash import practice as practice_module
 from marlin.schedulers.marlin_nash.bargaining import (
     Agreement,
     agree,
@@ -37,14 +38,9 @@ from marlin.schedulers.marlin_nash.fleets import (
 )
 from marlin.schedulers.marlin_nash.online import _Accounts
 from marlin.schedulers.marlin_nash.pools import Pools, make_pools, tensor
-from marlin.schedulers.marlin_nash.schooling import make_policy, pack, unpack
+from marlin.schedulers.marlin_nash.practice import Practice, heard_weights, later_forecasts
 from marlin.schedulers.marlin_nash.tokens import make_tokens
-from marlin.schedulers.marlin_nash.training import (
-    Practice,
-    heard_weights,
-    later_forecasts,
-    unrolled,
-)
+from marlin.schedulers.marlin_nash.training import make_policy, pack, unpack, unrolled
 from marlin.schedulers.schemes import SCHEMES
 
 OPTIONS = MarlinNash(width=16, record_days=2, bargaining_days=1, fleets=1, worlds=4)
@@ -276,6 +272,21 @@ def test_training_lowers_what_it_minimises_and_is_the_same_twice():
     after = {r["variant"]: r for r in rows if r["training_epochs"] > 0}
     ratios = [after[name][objective] / before[name][objective] for name, objective in own.items()]
     assert np.exp(np.mean(np.log(ratios))) < 1.0
+
+
+def test_no_more_is_simulated_than_the_budget_allows(monkeypatch):
+    options = replace(OPTIONS, fleets=0)
+    task, counted = small_task(40_000), []
+
+    def counting(world, state, plan, inputs):
+        counted.append(len(inputs.pue))
+        return step(world, state, plan, inputs)
+
+    for module in (bargaining, practice_module, training):
+        monkeypatch.setattr(module, "step", counting)
+    validation = 2 * len(SCHEMES) * len(task.days(VALIDATION)) * task.world.epochs_per_day
+    options.train(task)
+    assert 0.9 * 40_000 <= sum(counted) - validation <= 40_000
 
 
 def test_what_was_learned_survives_saving(tmp_path):

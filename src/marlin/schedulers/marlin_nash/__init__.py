@@ -2,9 +2,9 @@
 
 This project's own method; docs/schedulers/marlin_nash.md tells how it works and what was tried.
 The modules: `pools` (a fleet as tensors), `tokens` (what is seen), `network` (one policy for any
-fleet), `deciding` (from bids to a plan), `fleets` (what is trained on), `training` (slopes through
-the simulator), `bargaining` (the weights that the agents agree on), `schooling` (all of training,
-in order), `online` (at work).
+fleet), `deciding` (from bids to a plan), `fleets` and `practice` (what is trained on), `training`
+(slopes through the simulator), `bargaining` (the weights that the agents agree on), `online` (at
+work).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class MarlinNash(Scheduler):
 
     def train(self, task: Any) -> list[dict[str, Any]]:
         """Learn on training days, then agree; rows of the learning curve on validation days."""
-        from marlin.schedulers.marlin_nash.schooling import train
+        from marlin.schedulers.marlin_nash.training import train
 
         self._learned, rows = train(self, task)
         return rows

@@ -34,11 +34,12 @@ from marlin.games.bargaining import nash
 from marlin.schedulers.marlin_nash.deciding import Market, decide
 from marlin.schedulers.marlin_nash.fleets import Fleet, Record
 from marlin.schedulers.marlin_nash.network import Policy
+from marlin.schedulers.marlin_nash.practice import even_split, heard_weights, totals
 from marlin.schedulers.marlin_nash.tokens import make_tokens
-from marlin.schedulers.marlin_nash.training import even_split, heard_weights, totals
 
 DIVISIONS = 4  # of each weight in the candidates: 35 of them
 STEPS = 4  # towards weights that support themselves
+PLAYS = 36 + STEPS  # of a day to bargain about it: every candidate, the even split, the steps
 LEAST_COST = 0.02  # of the even split's: prices may be negative
 LEAST_GAIN = 0.02  # of a cost: keeps weights defined where an agent gains nothing
 
@@ -136,6 +137,12 @@ def agree(
     product = (gained.clip(0.0) ** terms.powers).prod(axis=1)
     best = int((product if product.any() else gained.min(axis=1)).argmax())
     return Agreement(weights[best], costs[best], otherwise)
+
+
+def untried(terms: Terms) -> Agreement:
+    """Weights by power, for want of outcomes to bargain about."""
+    even = np.ones(len(OBJECTIVES))
+    return Agreement(terms.powers, even, np.inf * even)
 
 
 def gains(costs: np.ndarray, otherwise: np.ndarray) -> np.ndarray:

@@ -15,9 +15,9 @@ from marlin.schedulers.marlin_nash.bargaining import Agreement, supporting_weigh
 from marlin.schedulers.marlin_nash.deciding import Decision, decide
 from marlin.schedulers.marlin_nash.fleets import as_tensors
 from marlin.schedulers.marlin_nash.pools import Pools, make_pools, tensor
-from marlin.schedulers.marlin_nash.schooling import make_policy, unpack
+from marlin.schedulers.marlin_nash.practice import heard_weights
 from marlin.schedulers.marlin_nash.tokens import make_tokens
-from marlin.schedulers.marlin_nash.training import heard_weights
+from marlin.schedulers.marlin_nash.training import make_policy, unpack
 from marlin.schedulers.schemes import scheme
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,20 +20,20 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from marlin.fleet.contract import OBJECTIVES, Inputs, Outcome, State
-from marlin.fleet.power_down import sized_plan
+from marlin.fleet.contract import OBJECTIVES, State
 from marlin.fleet.simulator import step
-from marlin.fleet.world import TRAIN
+from marlin.fleet.world import TRAIN, VALIDATION
+from marlin.schedulers.marlin_nash.bargaining import PLAYS, Agreement, agree, play, untried
 from marlin.schedulers.marlin_nash.deciding import decide
-from marlin.schedulers.marlin_nash.fleets import (
-    Fleet,
-    Record,
-    as_tensors,
-    detached,
-    home_fleet,
-    random_fleet,
-)
 from marlin.schedulers.marlin_nash.network import Policy
+from marlin.schedulers.marlin_nash.practice import (
+    Practice,
+    Walk,
+    heard_weights,
+    make_record,
+    spread,
+    totals,
+)
 from marlin.schedulers.marlin_nash.tokens import make_tokens
 from marlin.schedulers.schemes import SCHEMES
 
@@ -41,154 +41,80 @@ if TYPE_CHECKING:
     from marlin.schedulers.marlin_nash import MarlinNash
     from marlin.task import Task
 
-WORLD_SITES = 12  # larger fleets get fewer worlds, so that a step costs about the same
-EVEN_TARGET = 0.75  # utilisation of the even split, which costs are measured against
-REFERENCE_EPOCHS = 128
-RENEW_AFTER = 24  # steps on a random fleet
-SHARPEST_DRAW = 0.7  # Dirichlet: below one, most weights are near a corner
 LAST_RATE = 0.02  # of the learning rate, at the end
 AVERAGE = 0.98  # of the parameters that decide: they follow those that learn
+BARGAINING_SHARE = 0.2  # of the budget, at most
+NETWORK, AGREEMENT = "network.", "agreement."
 
 
-@dataclass
-class Walk:
-    """Worlds [B] of one fleet on their way through days."""
-
-    fleet: Fleet
-    reference: Tensor  # [J] mean of each objective under the even split, TTFT times requests
-    weights: Tensor  # [B, J]
-    day: Tensor  # [B]
-    offset: Tensor  # [B]
-    state: State
-    steps: int = 0
+def make_policy(options: MarlinNash, seed: int) -> Policy:
+    """A policy that has learned nothing."""
+    return Policy(options.width, options.messages, torch.Generator().manual_seed(seed))
 
 
-class Practice:
-    """Fleets, worlds and the record that they are made of."""
+def train(options: MarlinNash, task: Task) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    """Train and agree until the budget's simulated epochs are spent; weights, learning curve."""
+    torch.set_num_threads(1)
+    seed, budget = task.run.seed, task.run.budget
+    policy = make_policy(options, seed)
+    practice = Practice(options, task, np.random.default_rng([seed, 1]))
+    validation = np.array(task.days(VALIDATION))
+    record = make_record(task, validation, options.lookahead)
+    first = torch.arange(len(validation)) * task.world.epochs_per_day
 
-    def __init__(self, options: MarlinNash, task: Task, rng: np.random.Generator) -> None:
-        self.options, self.task, self.rng = options, task, rng
-        days = spread(np.array(task.days(TRAIN)), options.record_days)
-        self.record = make_record(task, days, options.lookahead)
-        self.days = np.arange(len(days)) * task.world.epochs_per_day
-        demand = task.epochs.inputs.arrival_rate_per_s[task.epochs.split == TRAIN]
-        self.busiest = demand[demand.sum(axis=(1, 2, 3)).argmax()]
-        self.mix = demand.mean(axis=(0, 1)) / demand.mean(axis=(0, 1)).sum()
-        self.spent = 0
-        self.home = self._walk(home_fleet(task.world, self.mix))
-        self.others = [self._random() for _ in range(options.fleets)]
+    def validated(spent: int) -> list[dict[str, Any]]:
+        names = list(SCHEMES)
+        weights = heard_weights(torch.tensor(list(SCHEMES.values())), options.least_weight)
+        costs, _ = play(
+            policy, options.market, practice.home.fleet, record, first.repeat(len(names)),
+            weights.repeat_interleave(len(first), 0), task.world.epochs_per_day,
+        )  # fmt: skip
+        means = costs.reshape(len(names), len(first), -1).mean(dim=1)
+        return [
+            {"training_epochs": spent, "variant": name or "balanced"}
+            | dict(zip(OBJECTIVES, values, strict=True))
+            for name, values in zip(names, means.tolist(), strict=True)
+        ]
 
-    def next(self) -> Walk:
-        """The fleet of the next step: the run's own, or one of the others in turn."""
-        if not self.others or self.rng.random() < self.options.home_share:
-            return self.home
-        place = int(self.rng.integers(len(self.others)))
-        if self.others[place].steps >= RENEW_AFTER:
-            self.others[place] = self._random()
-        return self.others[place]
-
-    def advance(self, walk: Walk, state: State) -> None:
-        """Move on by the epochs of a step; worlds at the end of a day go to another."""
-        walk.steps += 1
-        walk.offset = walk.offset + self.options.horizon
-        walk.state = detached(state)
-        over = walk.offset + self.options.horizon > self.task.world.epochs_per_day
-        if over.any():
-            count = int(over.sum())
-            walk.offset = torch.where(over, 0, walk.offset)
-            walk.day = walk.day.clone()
-            walk.day[over] = torch.as_tensor(self.rng.integers(len(self.days), size=count))
-            walk.weights = walk.weights.clone()
-            walk.weights[over] = self._weights(len(over))[over]
-            fresh = walk.fleet.pools.world.idle_state(len(over))
-            walk.state = _where(over, fresh, walk.state)
-
-    def _random(self) -> Walk:
-        return self._walk(random_fleet(self.task.world, self.busiest, self.rng))
-
-    def _walk(self, fleet: Fleet) -> Walk:
-        sites, _ = fleet.pools.shape
-        worlds = max(4, round(self.options.worlds * min(1.0, WORLD_SITES / sites)))
-        steps = self.task.world.epochs_per_day // self.options.horizon
-        return Walk(
-            fleet=fleet,
-            reference=self._reference(fleet),
-            weights=self._weights(worlds),
-            day=torch.as_tensor(self.rng.integers(len(self.days), size=worlds)),
-            offset=self.options.horizon * torch.as_tensor(self.rng.integers(steps, size=worlds)),
-            state=fleet.pools.world.idle_state(worlds),
-        )
-
-    def _weights(self, count: int) -> Tensor:
-        """Weights [B, J]: schemes in turn for most worlds, random ones for the rest."""
-        drawn = self.rng.dirichlet(np.full(len(OBJECTIVES), SHARPEST_DRAW), count)
-        schemes = np.array(list(SCHEMES.values()))
-        places = np.arange(count) % (len(schemes) + 3)
-        known = places < len(schemes)
-        drawn[known] = schemes[places[known]]
-        return heard_weights(torch.as_tensor(drawn, dtype=torch.float32), self.options.least_weight)
-
-    def _reference(self, fleet: Fleet) -> Tensor:
-        """Mean objectives of the even split, from a warm fleet, over epochs drawn by chance."""
-        day = torch.as_tensor(self.rng.integers(len(self.days), size=REFERENCE_EPOCHS))
-        epochs = self.task.world.epochs_per_day
-        offset = torch.as_tensor(self.rng.integers(epochs, size=REFERENCE_EPOCHS))
-        known = fleet.inputs(self.record, self.days, day, offset)
-        self.spent += REFERENCE_EPOCHS
-        world = fleet.pools.world
-        plan = even_split(fleet, known.forecast)
-        _, outcome = step(world, world.idle_state(REFERENCE_EPOCHS), plan, known.truth)
-        return totals(outcome).mean(dim=0)
+    days = bargaining_days(options, task)
+    goal = budget.training_epochs - days * PLAYS * task.world.epochs_per_day
+    rows = validated(0)
+    marks = list(np.linspace(0, budget.training_epochs, budget.checkpoints + 1)[1:-1])
+    for spent in learn(options, task, policy, practice, goal):
+        while marks and spent >= marks[0]:
+            marks.pop(0)
+            rows += validated(spent)
+    rows += validated(practice.spent)
+    return pack(policy, agreed(options, task, policy, practice, days)), rows
 
 
-def even_split(fleet: Fleet, forecast: Inputs) -> Any:
-    """The plan that sends every class to all sites by capacity: where agents do not agree."""
-    demand = forecast.arrival_rate_per_s
-    routing = fleet.pools.site_size.expand(*demand.shape, -1)
-    return sized_plan(fleet.pools.world, routing, demand, EVEN_TARGET, forecast.available)
+def bargaining_days(options: MarlinNash, task: Task) -> int:
+    """Days that the agents bargain about: as many as `BARGAINING_SHARE` of the budget affords."""
+    if not options.bargaining:
+        return 0
+    each = PLAYS * task.world.epochs_per_day
+    affordable = int(BARGAINING_SHARE * task.run.budget.training_epochs / each)
+    return min(options.bargaining_days, affordable, len(task.days(TRAIN)))
 
 
-def totals(outcome: Outcome) -> Tensor:
-    """Objectives [B, J] that may be summed over epochs: TTFT times requests, and the rest."""
-    first, *rest = outcome.objectives()
-    return torch.stack([first * outcome.arrived, *rest], dim=1)
+def agreed(
+    options: MarlinNash, task: Task, policy: Policy, practice: Practice, days: int
+) -> Agreement:
+    """What the agents agree on, on some of the training days; on none, weights by power."""
+    if not days:
+        return untried(options.terms)
+    first = torch.as_tensor(spread(practice.days, days))
+    return agree(
+        policy, options.market, practice.home.fleet, practice.record, first,
+        task.world.epochs_per_day, options.terms,
+    )  # fmt: skip
 
 
-def heard_weights(weights: Tensor, least: float) -> Tensor:
-    """Weights [..., J] that sum to one, `least` at least of each before that."""
-    raised = weights + least
-    return raised / raised.sum(dim=-1, keepdim=True)
-
-
-def spread(days: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` of the days, evenly spaced."""
-    if len(days) <= count:
-        return days
-    return days[np.linspace(0, len(days) - 1, count).round().astype(int)]
-
-
-def make_record(task: Task, days: np.ndarray, lookahead: bool) -> Record:
-    """Truth and forecasts of the given days, one after another.
-
-    Without `lookahead` the forecast of the epoch after is that of the coming epoch.
-    """
-    epochs = (days[:, None] + np.arange(task.world.epochs_per_day)).ravel()
-    forecast = task.forecasts(epochs)
-    later = later_forecasts(task, epochs) if lookahead else forecast
-    return Record(*(as_tensors(inputs) for inputs in (task.truth(epochs), forecast, later)))
-
-
-def later_forecasts(task: Task, epochs: np.ndarray) -> Inputs:
-    """Forecasts of the epoch after each of `epochs`, made before each."""
-    ahead = [task.ahead(int(epoch), 2) for epoch in _progress(epochs, "forecasts")]
-    return Inputs(
-        **{f.name: np.stack([getattr(a, f.name)[1] for a in ahead]) for f in fields(Inputs)}
-    )
-
-
-def learn(options: MarlinNash, task: Task, policy: Policy, practice: Practice) -> Iterator[int]:
-    """Follow slopes until the budget's simulated epochs are spent; yields how many were."""
-    goal = task.run.budget.training_epochs
+def learn(
+    options: MarlinNash, task: Task, policy: Policy, practice: Practice, goal: int
+) -> Iterator[int]:
+    """Follow slopes while `goal` simulated epochs allow another step; yields how many were used."""
+    stride = options.worlds * options.horizon
     optimiser = torch.optim.Adam(policy.parameters(), options.rate)
     deciding = {name: value.clone() for name, value in policy.state_dict().items()}
     bar = tqdm(
@@ -196,7 +122,7 @@ def learn(options: MarlinNash, task: Task, policy: Policy, practice: Practice) -
         disable=not sys.stderr.isatty(),
     )  # fmt: skip
     with bar:
-        while practice.spent < goal:
+        while practice.spent + stride <= goal:
             share = practice.spent / goal
             for group in optimiser.param_groups:
                 cosine = 0.5 * (1.0 + math.cos(math.pi * share))
@@ -233,18 +159,18 @@ def unrolled(
     return cost.mean() / options.horizon, state
 
 
-def _where(rows: Tensor, then: State, otherwise: State) -> State:
-    return State(
-        *(
-            torch.where(
-                rows.reshape(-1, *[1] * (getattr(then, f.name).ndim - 1)),
-                getattr(then, f.name),
-                getattr(otherwise, f.name),
-            )
-            for f in fields(State)
-        )
+def pack(policy: Policy, agreement: Agreement) -> dict[str, np.ndarray]:
+    """What was learned, by name."""
+    named = {f"{NETWORK}{k}": v.numpy().copy() for k, v in policy.state_dict().items()}
+    agreed = {f"{AGREEMENT}{name}": value for name, value in asdict(agreement).items()}
+    return named | agreed
+
+
+def unpack(policy: Policy, named: dict[str, np.ndarray]) -> Agreement:
+    """Load what `pack` gave."""
+    network, agreement = (
+        {n.removeprefix(start): v for n, v in named.items() if n.startswith(start)}
+        for start in (NETWORK, AGREEMENT)
     )
-
-
-def _progress(epochs: np.ndarray, label: str) -> Iterator:
-    return iter(tqdm(epochs, desc=label, unit="epoch", disable=not sys.stderr.isatty()))
+    policy.load_state_dict({name: torch.as_tensor(value) for name, value in network.items()})
+    return Agreement(**agreement)
