@@ -276,7 +276,7 @@ def test_training_lowers_what_it_minimises_and_is_the_same_twice():
 
 def test_no_more_is_simulated_than_the_budget_allows(monkeypatch):
     options = replace(OPTIONS, fleets=0)
-    task, counted = small_task(40_000), []
+    task, counted = small_task(19_500), []
 
     def counting(world, state, plan, inputs):
         counted.append(len(inputs.pue))
@@ -286,7 +286,7 @@ def test_no_more_is_simulated_than_the_budget_allows(monkeypatch):
         monkeypatch.setattr(module, "step", counting)
     validation = 2 * len(SCHEMES) * len(task.days(VALIDATION)) * task.world.epochs_per_day
     options.train(task)
-    assert 0.9 * 40_000 <= sum(counted) - validation <= 40_000
+    assert 0.9 * 19_500 <= sum(counted) - validation <= 19_500
 
 
 def test_what_was_learned_survives_saving(tmp_path):
