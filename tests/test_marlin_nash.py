@@ -275,7 +275,7 @@ def test_training_lowers_what_it_minimises_and_is_the_same_twice():
 
 
 def test_no_more_is_simulated_than_the_budget_allows(monkeypatch):
-    options = replace(OPTIONS, fleets=0)
+    options = replace(OPTIONS, fleets=0, worlds=32)
     task, counted = small_task(19_500), []
 
     def counting(world, state, plan, inputs):
