@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +21,9 @@ from marlin.schedulers.schemes import scheme
 
 if TYPE_CHECKING:
     from marlin.schedulers.marlin_nash import MarlinNash
+
+KEPT_NODES, STARTED_NODES = 0.25, 0.75
+ROUNDING = 1e-3  # of a node, by single precision
 
 
 class Online:
@@ -56,8 +58,7 @@ class Online:
             self.accounts.expect(observation)
             self.weights = self.accounts.weights(self.options.terms.powers)
         plan = convert(self.decision(observation).plan, lambda values: values.numpy().astype(float))
-        # Shares of single precision, made to sum to one in double.
-        return replace(plan, routing=plan.routing / plan.routing.sum(axis=-1, keepdims=True))
+        return whole_nodes(plan, observation.world.constants.nodes, observation.state.nodes_on)
 
     def decision(self, observation: Observation) -> Decision:
         """The plan as the policy gives it, and how it came about."""
@@ -78,6 +79,27 @@ class Online:
         """Enter what was gained."""
         if self.accounts:
             self.accounts.enter(outcome)
+
+
+def whole_nodes(plan: Plan, nodes: np.ndarray, on: np.ndarray) -> Plan:
+    """A plan without pools of less than about half a node; `nodes` [D, G], `on` [1, D, G] before.
+
+    Prices leave some work at every pool, and a server cannot be on in part. A pool that runs is
+    kept down to `KEPT_NODES`, one that is off starts from `STARTED_NODES` on. Sites that are left
+    without nodes are sent nothing; if none is left the largest pool stays.
+    """
+    count = plan.power * nodes
+    count = np.where(count >= np.where(on > 0.0, KEPT_NODES, STARTED_NODES), count, 0.0)
+    if not count.any():
+        count = np.where(plan.power * nodes == (plan.power * nodes).max(), 1.0, 0.0)
+    count = np.minimum(np.ceil(count - ROUNDING), nodes)
+    runs = count.sum(axis=-1) > 0.0  # [1, D]
+    routing = plan.routing * runs[:, None, None, None]
+    total = routing.sum(axis=-1, keepdims=True)
+    # A class whose sites are all off goes to those that run, by their nodes.
+    share = count.sum(axis=-1) / count.sum()
+    routing = np.where(total > 0.0, routing / np.where(total > 0.0, total, 1.0), share)
+    return Plan(routing, count / np.clip(nodes, 1.0, None))
 
 
 class _Accounts:
