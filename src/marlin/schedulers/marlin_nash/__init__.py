@@ -2,9 +2,9 @@
 
 This project's own method; docs/schedulers/marlin_nash.md tells how it works and what was tried.
 The modules: `pools` (a fleet as tensors), `tokens` (what is seen), `network` (one policy for any
-fleet), `deciding` (from bids to a plan), `fleets` and `practice` (what is trained on), `training`
-(slopes through the simulator), `bargaining` (the weights that the agents agree on), `online` (at
-work).
+fleet), `deciding` (from bids to a plan), `whole` (small sites close, nodes are whole), `fleets` and
+`practice` (what is trained on), `training` (slopes through the simulator), `bargaining` (the
+weights that the agents agree on), `online` (at work).
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class MarlinNash(Scheduler):
     later_rounds: int = Field(12, ge=1, le=100, description="price updates, epoch after")
     rounds: int = Field(8, ge=1, le=100, description="price updates, coming epoch")
     relaxation: float = Field(1.6, ge=1, lt=2)
+    least_nodes: float = Field(3.0, ge=0, description="of a site that runs; 0: nodes in part")
     powers: tuple[float, float, float, float] = Field((1.0, 1.0, 1.0, 1.0))
     otherwise: Literal["nothing", "even_split", "lottery"] = Field(
         "nothing", description="what happens if the agents do not agree"
@@ -47,7 +48,7 @@ class MarlinNash(Scheduler):
     memory_days: float = Field(4.0, ge=0, description="of accounts of gains; 0: not kept")
     rate: float = Field(4e-3, gt=0, le=1)
     horizon: int = Field(8, ge=1, le=96, description="epochs that slopes pass through")
-    worlds: int = Field(32, ge=4, le=4096, description="on a fleet of 12 sites or fewer")
+    worlds: int = Field(12, ge=4, le=4096, description="on a fleet of 12 sites or fewer")
     drop_penalty: float = Field(30.0, ge=0)
     record_days: int = Field(120, ge=1, description="of the training days, evenly spaced")
     bargaining_days: int = Field(12, ge=1, description="of these, for the agreement")
@@ -59,7 +60,9 @@ class MarlinNash(Scheduler):
         """How prices of pools are found."""
         from marlin.schedulers.marlin_nash.deciding import Market
 
-        return Market(self.sharpness, self.later_rounds, self.rounds, self.relaxation)
+        return Market(
+            self.sharpness, self.later_rounds, self.rounds, self.relaxation, self.least_nodes
+        )
 
     @property
     def terms(self) -> Terms:

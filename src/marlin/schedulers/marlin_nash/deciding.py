@@ -7,9 +7,9 @@ asked for more than it has room for becomes dearer (over-relaxed Sinkhorn scalin
 over counts as one more customer). Source: Cuturi (2013), Sinkhorn Distances; Thibault et al.
 (2021), Overrelaxed Sinkhorn-Knopp Algorithm for Regularized Optimal Transport.
 
-It is done twice: for the epoch after the coming one, which says what should be booted now, and for
-the coming one, in which requests go to nodes that are warm. Axes: B worlds, O origins, M models,
-P pools.
+It is done for the epoch after the coming one, which says what should be booted now, once more
+without the sites that are too small to run (`whole`), and for the coming epoch, in which requests
+go to nodes that are warm. Axes: B worlds, O origins, M models, P pools.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from marlin.fleet.terms import TINY
 from marlin.schedulers.marlin_nash.network import Answer
 from marlin.schedulers.marlin_nash.pools import Pools
 from marlin.schedulers.marlin_nash.tokens import Tokens
+from marlin.schedulers.marlin_nash.whole import running, whole_nodes
 
 REACH = 4.0  # of the network's answers within the functions that bound a decision
 ROOM_START, BUSY_START, WARM_START = 1.9, 2.0, 1.73  # logits: 0.87, 0.89 and 0.85
@@ -43,6 +44,7 @@ class Market:
     later_rounds: int  # price updates for the epoch after
     rounds: int  # price updates for the coming epoch, from those prices
     relaxation: float
+    least_nodes: float  # of a site that runs; 0: sites and nodes come in part
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,12 @@ def decide(pools: Pools, tokens: Tokens, answer: Answer, market: Market) -> Deci
         worth, tokens.later_work, room, pools, start, market.later_rounds, market.relaxation
     )
     use = (chosen(worth, prices) * tokens.later_work).sum((1, 2))
+    if market.least_nodes:
+        room = room * running(pools, tokens, use / busy, room, market.least_nodes)
+        prices = clear(
+            worth, tokens.later_work, room, pools, prices, market.rounds, market.relaxation
+        )
+        use = (chosen(worth, prices) * tokens.later_work).sum((1, 2))
     wanted = (use / busy).clamp(max=1.0)
 
     rush = torch.sigmoid(REACH * answer.rush + RUSH_START)[:, None]
@@ -83,7 +91,10 @@ def decide(pools: Pools, tokens: Tokens, answer: Answer, market: Market) -> Deci
     beyond = (use / busy.clamp_min(FULL_ENOUGH) - tokens.on).clamp_min(0.0)
     serving = torch.minimum(tokens.on, use / busy) + beyond / (1.0 - pools.late)
     kept = torch.sigmoid(REACH * answer.keep + KEEP_START) * tokens.on
-    power = torch.maximum(torch.maximum(wanted, serving), kept).clamp(max=1.0) * tokens.available
+    on = torch.maximum(torch.maximum(wanted, serving), kept)
+    if market.least_nodes:
+        on, shares = whole_nodes(pools, tokens, on, shares, market.least_nodes)
+    power = (on / tokens.available.clamp_min(TINY)).clamp(max=1.0) * pools.has_nodes
     return Decision(_plan(pools, shares, power), bids, shares, wanted)
 
 

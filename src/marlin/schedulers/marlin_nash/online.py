@@ -17,13 +17,11 @@ from marlin.schedulers.marlin_nash.pools import Pools, make_pools, tensor
 from marlin.schedulers.marlin_nash.practice import heard_weights
 from marlin.schedulers.marlin_nash.tokens import make_tokens
 from marlin.schedulers.marlin_nash.training import make_policy, unpack
+from marlin.schedulers.marlin_nash.whole import ROUNDING
 from marlin.schedulers.schemes import scheme
 
 if TYPE_CHECKING:
     from marlin.schedulers.marlin_nash import MarlinNash
-
-KEPT_NODES, STARTED_NODES = 0.25, 0.75
-ROUNDING = 1e-3  # of a node, by single precision
 
 
 class Online:
@@ -58,7 +56,8 @@ class Online:
             self.accounts.expect(observation)
             self.weights = self.accounts.weights(self.options.terms.powers)
         plan = convert(self.decision(observation).plan, lambda values: values.numpy().astype(float))
-        return whole_nodes(plan, observation.world.constants.nodes, observation.state.nodes_on)
+        can_run = world.constants.nodes * observation.forecast.available[0]
+        return in_double(plan, can_run)
 
     def decision(self, observation: Observation) -> Decision:
         """The plan as the policy gives it, and how it came about."""
@@ -81,25 +80,12 @@ class Online:
             self.accounts.enter(outcome)
 
 
-def whole_nodes(plan: Plan, nodes: np.ndarray, on: np.ndarray) -> Plan:
-    """A plan without pools of less than about half a node; `nodes` [D, G], `on` [1, D, G] before.
-
-    Prices leave some work at every pool, and a server cannot be on in part. A pool that runs is
-    kept down to `KEPT_NODES`, one that is off starts from `STARTED_NODES` on. Sites that are left
-    without nodes are sent nothing; if none is left the largest pool stays.
-    """
-    count = plan.power * nodes
-    count = np.where(count >= np.where(on > 0.0, KEPT_NODES, STARTED_NODES), count, 0.0)
-    if not count.any():
-        count = np.where(plan.power * nodes == (plan.power * nodes).max(), 1.0, 0.0)
-    count = np.minimum(np.ceil(count - ROUNDING), nodes)
-    runs = count.sum(axis=-1) > 0.0  # [1, D]
-    routing = plan.routing * runs[:, None, None, None]
-    total = routing.sum(axis=-1, keepdims=True)
-    # A class whose sites are all off goes to those that run, by their nodes.
-    share = count.sum(axis=-1) / count.sum()
-    routing = np.where(total > 0.0, routing / np.where(total > 0.0, total, 1.0), share)
-    return Plan(routing, count / np.clip(nodes, 1.0, None))
+def in_double(plan: Plan, can_run: np.ndarray) -> Plan:
+    """The plan in double precision: shares sum to one, and of the nodes [D, G] whole ones run."""
+    routing = plan.routing / plan.routing.sum(axis=-1, keepdims=True)
+    count = plan.power * can_run
+    count = np.where(np.abs(count - count.round()) < ROUNDING, count.round(), count)
+    return Plan(routing, np.clip(count / np.where(can_run > 0.0, can_run, 1.0), 0.0, 1.0))
 
 
 class _Accounts:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -146,11 +146,12 @@ def unrolled(
 ) -> tuple[Tensor, State]:
     """Mean weighted cost of a horizon over all worlds of a walk, and the state after it."""
     pools, state = walk.fleet.pools, walk.state
+    smooth = replace(options.market, least_nodes=0.0)  # a step has no slope
     cost = torch.zeros(len(walk.weights))
     for ahead in range(options.horizon):
         known = walk.fleet.inputs(practice.record, practice.days, walk.day, walk.offset + ahead)
         tokens = make_tokens(pools, state, known.forecast, known.later, walk.weights)
-        plan = decide(pools, tokens, policy(tokens, pools.has_nodes), options.market).plan
+        plan = decide(pools, tokens, policy(tokens, pools.has_nodes), smooth).plan
         state, outcome = step(pools.world, state, plan, known.truth)
         practice.spent += len(cost)
         ratios = totals(outcome) / walk.reference
