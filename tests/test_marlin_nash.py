@@ -41,6 +41,7 @@ from marlin.schedulers.marlin_nash.pools import Pools, make_pools, tensor
 from marlin.schedulers.marlin_nash.practice import Practice, heard_weights, later_forecasts
 from marlin.schedulers.marlin_nash.tokens import make_tokens
 from marlin.schedulers.marlin_nash.training import make_policy, pack, unpack, unrolled
+from marlin.schedulers.marlin_nash.whole import by_site, running, whole_nodes
 from marlin.schedulers.schemes import SCHEMES
 
 OPTIONS = MarlinNash(width=16, record_days=2, bargaining_days=1, fleets=1, worlds=4)
@@ -135,6 +136,76 @@ def test_plans_are_shares_and_levels_and_leave_out_what_does_not_run():
     assert (plan.power <= 1.0).all()
     assert (plan.power[:, 0] == 0.0).all()
     assert plan.routing[..., 0].max() < 0.02
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.2, 1.0), st.booleans())
+def test_nodes_are_whole_and_requests_go_where_they_run(seed, scale, partly):
+    rng = np.random.default_rng(seed)
+    sites, types = POOLS.shape
+    tokens = tokens_of(POOLS)
+    available = np.where(rng.random((2, sites * types)) < 0.2, 0.0, 1.0) if partly else 1.0
+    available = tensor(np.broadcast_to(available, tokens.on.shape)) * POOLS.has_nodes
+    available[:, POOLS.nodes.argmax()] = 1.0
+    tokens = replace(
+        tokens, available=available, on=tensor(rng.random(tokens.on.shape)) * available
+    )
+    asked = tensor(scale * rng.random(tokens.on.shape) ** 4) * available
+    shares = torch.softmax(4.0 * tensor(rng.normal(size=tokens.work.shape)), dim=-1)
+    on, sent = whole_nodes(POOLS, tokens, asked, shares, 3.0)
+    count = on * POOLS.nodes
+    torch.testing.assert_close(count, count.round(), atol=1e-4, rtol=0.0)
+    assert (count <= available * POOLS.nodes + 1e-4).all()
+    here, can = by_site(POOLS, count), by_site(POOLS, available * POOLS.nodes)
+    assert (here.sum(1) > 0.0).all()
+    asked_for = by_site(POOLS, asked * POOLS.nodes)
+    enough = torch.minimum(can, torch.tensor(3.0))
+    busy = asked_for.amax(1) > 3.0  # where next to nothing is asked for, one node runs
+    assert ((here == 0.0) | (here >= enough - 1e-4))[busy].all()
+    assert (asked_for[here == 0.0] < 3.0 + types).all()  # no large site is closed
+    torch.testing.assert_close(sent.sum(-1), torch.ones(sent.shape[:-1]))
+    assert (by_site(POOLS, sent.sum((1, 2)))[here == 0.0] == 0.0).all()
+
+
+@pytest.mark.parametrize(
+    ("asked", "before", "nodes"),
+    [
+        # 2.4 starts and is raised to 3, 0.8 is too few; the largest site rounds up.
+        ([2.4, 0.8, 5.2], [0.0, 0.0, 4.0], [3.0, 0.0, 6.0]),
+        # 1.2 is kept as it runs already; 0.5 is not.
+        ([1.2, 0.5, 5.2], [2.0, 2.0, 4.0], [3.0, 0.0, 6.0]),
+        # Without the small sites a tenth would be left out: they stay as they are, in whole nodes.
+        ([0.9, 0.9, 1.2], [0.0, 0.0, 4.0], [3.0, 3.0, 3.0]),
+        # No demand: one node.
+        ([0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]),
+    ],
+)
+def test_small_sites_close_by_hand(asked, before, nodes):
+    tokens = tokens_of(POOLS)
+    first = [0, 2, 4]  # the pool of 6 nodes at each site
+    count, had = torch.zeros_like(tokens.on), torch.zeros_like(tokens.on)
+    count[:, first], had[:, first] = torch.tensor(asked), torch.tensor(before)
+    tokens = replace(
+        tokens, on=had / POOLS.nodes, available=POOLS.has_nodes.expand_as(had).contiguous()
+    )
+    shares = torch.zeros_like(tokens.work)
+    shares[..., first] = 1 / 3
+    on, sent = whole_nodes(POOLS, tokens, count / POOLS.nodes, shares, 3.0)
+    torch.testing.assert_close((on * POOLS.nodes)[0, first], torch.tensor(nodes))
+    runs = torch.tensor(nodes) > 0.0
+    torch.testing.assert_close(sent[0, 0, 0, first], runs / runs.sum(), atol=1e-6, rtol=0.0)
+
+
+def test_sites_that_leave_the_market_leave_room_for_the_demand():
+    tokens = tokens_of(POOLS)
+    tokens = replace(tokens, later_work=0.1 * tokens.later_work)
+    wanted = torch.tensor([[0.9, 0.5, 0.1, 0.0, 0.02, 0.0]] * 2)
+    room = torch.full_like(wanted, 1.0) * POOLS.has_nodes
+    runs = running(POOLS, tokens, wanted, room, 3.0)
+    np.testing.assert_array_equal(runs[0], [1, 1, 0, 0, 0, 0])
+    demand = (tokens.later_work * POOLS.size).sum((1, 2, 3)) / POOLS.has_nodes.sum()
+    small = room * (0.9 * demand / POOLS.size[:2].sum())[:, None]
+    np.testing.assert_array_equal(running(POOLS, tokens, wanted, small, 3.0), 1.0)
 
 
 def test_the_order_of_sites_does_not_matter():
