@@ -74,7 +74,8 @@ def decide(pools: Pools, tokens: Tokens, answer: Answer, market: Market) -> Deci
     )
     use = (chosen(worth, prices) * tokens.later_work).sum((1, 2))
     if market.least_nodes:
-        room = room * running(pools, tokens, use / busy, room, market.least_nodes)
+        runs = running(pools, tokens, use / busy, room, market.least_nodes)
+        room = room * runs[:, pools.site]
         prices = clear(
             worth, tokens.later_work, room, pools, prices, market.rounds, market.relaxation
         )
@@ -93,7 +94,7 @@ def decide(pools: Pools, tokens: Tokens, answer: Answer, market: Market) -> Deci
     kept = torch.sigmoid(REACH * answer.keep + KEEP_START) * tokens.on
     on = torch.maximum(torch.maximum(wanted, serving), kept)
     if market.least_nodes:
-        on, shares = whole_nodes(pools, tokens, on, shares, market.least_nodes)
+        on, shares = whole_nodes(pools, tokens, on, shares, runs, market.least_nodes)
     power = (on / tokens.available.clamp_min(TINY)).clamp(max=1.0) * pools.has_nodes
     return Decision(_plan(pools, shares, power), bids, shares, wanted)
 

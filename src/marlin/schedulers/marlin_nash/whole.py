@@ -3,7 +3,8 @@
 Prices leave a little work at every pool. A site with a node or two queues more than its utilisation
 tells, as its few replicas are split between models, and it boots for little. So small sites leave
 the market before it clears again, and what is left of pools is rounded to whole nodes. What is on
-is kept longer than what is off is started. Axes: B worlds, O origins, M models, P pools.
+is kept longer than what is off is started. Axes: B worlds, O origins, M models, P pools, D sites,
+G node types.
 """
 
 from __future__ import annotations
@@ -11,47 +12,55 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from marlin.fleet.terms import TINY
 from marlin.schedulers.marlin_nash.pools import Pools
 from marlin.schedulers.marlin_nash.tokens import Tokens
 
 KEPT_SITE, STARTED_SITE = 1 / 3, 2 / 3  # of the least nodes of a site
 KEPT_POOL, STARTED_POOL = 0.25, 0.75  # of a node
-SPARE = 1.05  # room that sites which stay have at least, over the demand
-MOST_LEFT_OUT = 0.1  # of the nodes asked for
+SPARE = 1.05  # room that sites which run have at least, over the demand
 ROUNDING = 1e-3  # of a node, by single precision
 FALLBACK = 1e-9  # share of an open site, so that a class whose sites are all closed goes somewhere
 
 
 def running(pools: Pools, tokens: Tokens, wanted: Tensor, room: Tensor, least: float) -> Tensor:
-    """Pools [B, P] of sites that are worth running, one or zero; all if these have no room.
+    """Sites [B, D] that are worth running: asked for enough nodes, or needed for their room.
 
-    `wanted` are shares of nodes [B, P], `room` [B, P] the use up to which a pool is filled.
+    `wanted` are shares of nodes [B, P], `room` [B, P] the use up to which a pool is filled. Sites
+    that are asked for most come first until they have room for the demand.
     """
-    runs = _worth_running(pools, tokens, wanted * pools.nodes, least).float()[:, pools.site]
+    planned = by_site(pools, wanted * pools.nodes)
     demand = (tokens.later_work * pools.size).sum((1, 2, 3)) / pools.has_nodes.sum()
-    enough = (room * runs * pools.size).sum(1) > SPARE * demand
-    return torch.where(enough[:, None], runs, 1.0)
+    size = by_site(pools, room * pools.size)
+    order = planned.argsort(dim=1, descending=True)
+    before = torch.gather(size, 1, order).cumsum(1) - torch.gather(size, 1, order)
+    needed = torch.zeros_like(planned, dtype=torch.bool)
+    needed.scatter_(1, order, before < SPARE * demand[:, None])
+    needed &= size > 0.0
+    was_on = by_site(pools, tokens.on * pools.nodes) > 0.0
+    enough = torch.where(was_on, KEPT_SITE, STARTED_SITE) * _least(pools, tokens, least)
+    return needed | (planned >= enough)
 
 
 def whole_nodes(
-    pools: Pools, tokens: Tokens, on: Tensor, shares: Tensor, least: float
+    pools: Pools, tokens: Tokens, on: Tensor, shares: Tensor, runs: Tensor, least: float
 ) -> tuple[Tensor, Tensor]:
     """Shares of nodes [B, P] that are whole nodes, and of requests [B, O, M, P] to sites with any.
 
-    `on` [B, P] and `shares` [B, O, M, P] are those asked for.
+    `on` [B, P] and `shares` [B, O, M, P] are those asked for. A site runs if `runs` [B, D] says so,
+    or on what is on of it as long as enough of that is asked for; then it runs `least` nodes.
     """
-    can_run = tokens.available * pools.nodes
-    count = on * pools.nodes
-    count = torch.where(count >= torch.where(tokens.on > 0.0, KEPT_POOL, STARTED_POOL), count, 0.0)
+    can_run, count = tokens.available * pools.nodes, on * pools.nodes
+    least = _least(pools, tokens, least)
+    runs = runs | (by_site(pools, torch.minimum(count, tokens.on * pools.nodes)) >= KEPT_SITE * least)
+    largest = count == _split(pools, count).amax(-1)[:, pools.site]
+    enough = count >= torch.where(tokens.on > 0.0, KEPT_POOL, STARTED_POOL)
+    count = torch.where((enough | largest) & runs[:, pools.site], count, 0.0)
     here = by_site(pools, count)
-    runs = _worth_running(pools, tokens, count, least) | (here == here.amax(1, keepdim=True))
-    left_out = (here * ~runs).sum(1) > MOST_LEFT_OUT * here.sum(1)
-    runs = runs | left_out[:, None]
-    raised = torch.where(runs & (here > 0.0), (_least(pools, tokens, least) / here).clamp_min(1), 0)
+    raised = torch.where(here > 0.0, (least / here.clamp_min(TINY)).clamp_min(1.0), 0.0)
     count = torch.minimum((count * raised[:, pools.site] - ROUNDING).ceil(), can_run)
-    idle = count.sum(1, keepdim=True) == 0.0
-    largest = torch.nn.functional.one_hot(can_run.argmax(1), count.shape[1])
-    count = torch.where(idle, torch.minimum(largest.float(), can_run), count)
+    one = torch.nn.functional.one_hot(can_run.argmax(1), count.shape[1])
+    count = torch.where(count.sum(1, keepdim=True) > 0.0, count, torch.minimum(one, can_run))
     size = by_site(pools, count)[:, pools.site] * pools.size
     shares = torch.where(size[:, None, None] > 0.0, shares + FALLBACK * size[:, None, None], 0.0)
     return count / pools.nodes.clamp_min(1.0), shares / shares.sum(-1, keepdim=True)
@@ -59,14 +68,12 @@ def whole_nodes(
 
 def by_site(pools: Pools, values: Tensor) -> Tensor:
     """Sums [B, D] of values [B, P] over the pools of each site."""
-    return values.new_zeros(len(values), len(pools.site_size)).index_add(1, pools.site, values)
+    return _split(pools, values).sum(-1)
 
 
-def _worth_running(pools: Pools, tokens: Tokens, count: Tensor, least: float) -> Tensor:
-    """Whether sites [B, D] are asked for enough nodes [B, P] to be kept, or to be started."""
-    was_on = by_site(pools, tokens.on * pools.nodes) > 0.0
-    enough = torch.where(was_on, KEPT_SITE, STARTED_SITE) * _least(pools, tokens, least)
-    return by_site(pools, count) >= enough
+def _split(pools: Pools, values: Tensor) -> Tensor:
+    """Values [B, P] as [B, D, G]."""
+    return values.reshape(len(values), *pools.shape)
 
 
 def _least(pools: Pools, tokens: Tokens, least: float) -> Tensor:
