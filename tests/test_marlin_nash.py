@@ -142,70 +142,68 @@ def test_plans_are_shares_and_levels_and_leave_out_what_does_not_run():
 @given(st.integers(0, 2**31), st.floats(0.2, 1.0), st.booleans())
 def test_nodes_are_whole_and_requests_go_where_they_run(seed, scale, partly):
     rng = np.random.default_rng(seed)
-    sites, types = POOLS.shape
     tokens = tokens_of(POOLS)
-    available = np.where(rng.random((2, sites * types)) < 0.2, 0.0, 1.0) if partly else 1.0
-    available = tensor(np.broadcast_to(available, tokens.on.shape)) * POOLS.has_nodes
-    available[:, POOLS.nodes.argmax()] = 1.0
-    tokens = replace(
-        tokens, available=available, on=tensor(rng.random(tokens.on.shape)) * available
-    )
+    off = rng.random(tokens.on.shape) < (0.2 if partly else 0.0)
+    off[:, 0] = False
+    available = tensor(~off) * POOLS.has_nodes
+    on = tensor(rng.random(tokens.on.shape) * (rng.random(tokens.on.shape) < 0.7)) * available
+    tokens = replace(tokens, available=available, on=on)
     asked = tensor(scale * rng.random(tokens.on.shape) ** 4) * available
     shares = torch.softmax(4.0 * tensor(rng.normal(size=tokens.work.shape)), dim=-1)
-    on, sent = whole_nodes(POOLS, tokens, asked, shares, 3.0)
-    count = on * POOLS.nodes
+    runs = torch.as_tensor(rng.random((2, POOLS.shape[0])) < 0.5)
+    power, sent = whole_nodes(POOLS, tokens, asked, shares, runs, 2.0)
+    count = power * POOLS.nodes
     torch.testing.assert_close(count, count.round(), atol=1e-4, rtol=0.0)
     assert (count <= available * POOLS.nodes + 1e-4).all()
     here, can = by_site(POOLS, count), by_site(POOLS, available * POOLS.nodes)
     assert (here.sum(1) > 0.0).all()
-    asked_for = by_site(POOLS, asked * POOLS.nodes)
-    enough = torch.minimum(can, torch.tensor(3.0))
-    busy = asked_for.amax(1) > 3.0  # where next to nothing is asked for, one node runs
-    assert ((here == 0.0) | (here >= enough - 1e-4))[busy].all()
-    assert (asked_for[here == 0.0] < 3.0 + types).all()  # no large site is closed
+    least = torch.minimum(can, torch.tensor(2.0))
+    several = here.sum(1) > 1.0  # one node runs where none is worth it
+    assert ((here == 0.0) | (here >= least - 1e-4))[several].all()
+    assert (here[runs & (can > 0.0)] > 0.0).all()
+    never = ~runs & (by_site(POOLS, on) == 0.0)
+    assert (here[several][never[several]] == 0.0).all()
     torch.testing.assert_close(sent.sum(-1), torch.ones(sent.shape[:-1]))
     assert (by_site(POOLS, sent.sum((1, 2)))[here == 0.0] == 0.0).all()
 
 
 @pytest.mark.parametrize(
-    ("asked", "before", "nodes"),
+    ("asked", "before", "runs", "nodes"),
     [
-        # 2.4 starts and is raised to 3, 0.8 is too few; the largest site rounds up.
-        ([2.4, 0.8, 5.2], [0.0, 0.0, 4.0], [3.0, 0.0, 6.0]),
-        # 1.2 is kept as it runs already; 0.5 is not.
-        ([1.2, 0.5, 5.2], [2.0, 2.0, 4.0], [3.0, 0.0, 6.0]),
-        # Without the small sites a tenth would be left out: they stay as they are, in whole nodes.
-        ([0.9, 0.9, 1.2], [0.0, 0.0, 4.0], [3.0, 3.0, 3.0]),
+        # The first starts and is raised to 3, the second does not run; the third rounds up.
+        ([2.4, 0.8, 5.2], [0.0, 0.0, 4.0], [1, 0, 1], [3.0, 0.0, 6.0]),
+        # What is on is kept while a third of the least nodes is asked for.
+        ([1.2, 0.9, 5.2], [2.0, 2.0, 4.0], [0, 0, 1], [3.0, 0.0, 6.0]),
+        # Needed for its room: the least nodes start, however little is asked for.
+        ([0.2, 0.0, 6.0], [0.0, 0.0, 6.0], [1, 0, 1], [3.0, 0.0, 6.0]),
         # No demand: one node.
-        ([0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]),
+        ([0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0, 0, 0], [1.0, 0.0, 0.0]),
     ],
 )
-def test_small_sites_close_by_hand(asked, before, nodes):
+def test_small_sites_close_by_hand(asked, before, runs, nodes):
     tokens = tokens_of(POOLS)
     first = [0, 2, 4]  # the pool of 6 nodes at each site
     count, had = torch.zeros_like(tokens.on), torch.zeros_like(tokens.on)
     count[:, first], had[:, first] = torch.tensor(asked), torch.tensor(before)
-    tokens = replace(
-        tokens, on=had / POOLS.nodes, available=POOLS.has_nodes.expand_as(had).contiguous()
-    )
+    tokens = replace(tokens, on=had / POOLS.nodes, available=POOLS.has_nodes.expand_as(had))
     shares = torch.zeros_like(tokens.work)
     shares[..., first] = 1 / 3
-    on, sent = whole_nodes(POOLS, tokens, count / POOLS.nodes, shares, 3.0)
+    runs = torch.tensor([runs, runs], dtype=torch.bool)
+    on, sent = whole_nodes(POOLS, tokens, count / POOLS.nodes, shares, runs, 3.0)
     torch.testing.assert_close((on * POOLS.nodes)[0, first], torch.tensor(nodes))
-    runs = torch.tensor(nodes) > 0.0
-    torch.testing.assert_close(sent[0, 0, 0, first], runs / runs.sum(), atol=1e-6, rtol=0.0)
+    some = torch.tensor(nodes) > 0.0
+    torch.testing.assert_close(sent[0, 0, 0, first], some / some.sum(), atol=1e-6, rtol=0.0)
 
 
-def test_sites_that_leave_the_market_leave_room_for_the_demand():
+def test_sites_run_that_are_asked_for_enough_or_needed_for_their_room():
     tokens = tokens_of(POOLS)
-    tokens = replace(tokens, later_work=0.1 * tokens.later_work)
+    tokens = replace(tokens, on=torch.zeros_like(tokens.on), later_work=0.1 * tokens.later_work)
     wanted = torch.tensor([[0.9, 0.5, 0.1, 0.0, 0.02, 0.0]] * 2)
-    room = torch.full_like(wanted, 1.0) * POOLS.has_nodes
-    runs = running(POOLS, tokens, wanted, room, 3.0)
-    np.testing.assert_array_equal(runs[0], [1, 1, 0, 0, 0, 0])
+    room = POOLS.has_nodes.expand_as(wanted)
+    np.testing.assert_array_equal(running(POOLS, tokens, wanted, room, 3.0)[0], [1, 0, 0])
     demand = (tokens.later_work * POOLS.size).sum((1, 2, 3)) / POOLS.has_nodes.sum()
-    small = room * (0.9 * demand / POOLS.size[:2].sum())[:, None]
-    np.testing.assert_array_equal(running(POOLS, tokens, wanted, small, 3.0), 1.0)
+    tight = room * (0.9 * demand / POOLS.size[:2].sum())[:, None]
+    np.testing.assert_array_equal(running(POOLS, tokens, wanted, tight, 3.0)[0], [1, 1, 0])
 
 
 def test_the_order_of_sites_does_not_matter():

@@ -39,7 +39,7 @@ class MarlinNash(Scheduler):
     later_rounds: int = Field(12, ge=1, le=100, description="price updates, epoch after")
     rounds: int = Field(8, ge=1, le=100, description="price updates, coming epoch")
     relaxation: float = Field(1.6, ge=1, lt=2)
-    least_nodes: float = Field(3.0, ge=0, description="of a site that runs; 0: nodes in part")
+    least_nodes: float = Field(2.0, ge=0, description="of a site that runs; 0: nodes in part")
     powers: tuple[float, float, float, float] = Field((1.0, 1.0, 1.0, 1.0))
     otherwise: Literal["nothing", "even_split", "lottery"] = Field(
         "nothing", description="what happens if the agents do not agree"

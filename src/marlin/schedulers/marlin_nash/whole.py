@@ -18,7 +18,7 @@ from marlin.schedulers.marlin_nash.tokens import Tokens
 
 KEPT_SITE, STARTED_SITE = 1 / 3, 2 / 3  # of the least nodes of a site
 KEPT_POOL, STARTED_POOL = 0.25, 0.75  # of a node
-SPARE = 1.05  # room that sites which run have at least, over the demand
+SPARE = 1.02  # room that sites which run have at least, over the demand
 ROUNDING = 1e-3  # of a node, by single precision
 FALLBACK = 1e-9  # share of an open site, so that a class whose sites are all closed goes somewhere
 
@@ -51,13 +51,14 @@ def whole_nodes(
     or on what is on of it as long as enough of that is asked for; then it runs `least` nodes.
     """
     can_run, count = tokens.available * pools.nodes, on * pools.nodes
-    least = _least(pools, tokens, least)
-    runs = runs | (by_site(pools, torch.minimum(count, tokens.on * pools.nodes)) >= KEPT_SITE * least)
+    fewest = _least(pools, tokens, least)
+    already = torch.minimum(count, tokens.on * pools.nodes)
+    runs = runs | (by_site(pools, already) >= KEPT_SITE * fewest)
     largest = count == _split(pools, count).amax(-1)[:, pools.site]
     enough = count >= torch.where(tokens.on > 0.0, KEPT_POOL, STARTED_POOL)
     count = torch.where((enough | largest) & runs[:, pools.site], count, 0.0)
     here = by_site(pools, count)
-    raised = torch.where(here > 0.0, (least / here.clamp_min(TINY)).clamp_min(1.0), 0.0)
+    raised = torch.where(here > 0.0, (fewest / here.clamp_min(TINY)).clamp_min(1.0), 0.0)
     count = torch.minimum((count * raised[:, pools.site] - ROUNDING).ceil(), can_run)
     one = torch.nn.functional.one_hot(can_run.argmax(1), count.shape[1])
     count = torch.where(count.sum(1, keepdim=True) > 0.0, count, torch.minimum(one, can_run))
