@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 
 import moocore
 import numpy as np
 from simulator import of_size
 
 from marlin import compose
-from marlin.fleet.contract import row
+from marlin.fleet.contract import repeat, row
 from marlin.fleet.simulator import step
 from marlin.fleet.world import VALIDATION
 from marlin.schedulers.base import Budget, Observation
@@ -61,7 +62,9 @@ def decision_s(kind, task: Task, sites: int) -> float:
     state = world.idle_state(1)
     for epoch in range(EPOCHS):
         now = row(seen, slice(epoch, epoch + 1))
-        observation = Observation(world, task.epochs.time[start + epoch], now, state, Budget(64))
+        ahead = partial(repeat, now)
+        time_of = task.epochs.time[start + epoch]
+        observation = Observation(world, time_of, now, state, Budget(64), ahead)
         began = time.process_time()
         plan = scheduler.plan(observation)
         seconds.append(time.process_time() - began)
