@@ -128,6 +128,19 @@ def test_a_surge_multiplies_demand_and_is_not_known_ahead() -> None:
     )
 
 
+def test_a_shock_multiplies_the_price_and_is_not_known_ahead() -> None:
+    event = {"kind": "price_shock", "site": SITE, "factor": 4.0, "start": THAT_NOON, "hours": 1}
+    task = make_task(event)
+    price, usual = (t.epochs.inputs.price_usd_per_mwh for t in (task, PEACE))
+    np.testing.assert_allclose(price[NOON : NOON + 4, COLUMN], 4.0 * usual[NOON : NOON + 4, COLUMN])
+    others = np.delete(np.arange(len(task.world.sites)), COLUMN)
+    np.testing.assert_array_equal(price[:, others], usual[:, others])
+    np.testing.assert_array_equal(price[NOON + 4], usual[NOON + 4])
+    expected, without = (t.forecast.price_usd_per_mwh[:, COLUMN] for t in (task, PEACE))
+    np.testing.assert_array_equal(expected[: NOON + 1], without[: NOON + 1])
+    assert (expected[NOON + 1 :] > without[NOON + 1 :]).any()
+
+
 def test_last_seen_by_hand() -> None:
     missing = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], dtype=bool)
     np.testing.assert_array_equal(last_seen(missing), [[0, 0], [0, 1], [0, 1], [3, 1]])
@@ -170,5 +183,5 @@ def test_the_shipped_faults_are_of_the_shipped_fleet() -> None:
     sites = {site["name"] for site in fleet["sites"]}
     assert {fault.site for fault in faults.events} - {None} <= sites
     assert {fault.kind for fault in faults.events} == {
-        "site_outage", "pool_loss", "signal_missing", "demand_surge",
+        "site_outage", "pool_loss", "signal_missing", "demand_surge", "price_shock",
     }  # fmt: skip

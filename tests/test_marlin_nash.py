@@ -54,9 +54,9 @@ POOLS = make_pools(WORLD, MIX)
 BALANCED = heard_weights(torch.tensor([SCHEMES[""]] * 2), OPTIONS.least_weight)
 
 
-def small_task(training_epochs: int = 256):
+def small_task(training_epochs: int = 256, checkpoints: int = 1):
     run = TASK.run.model_copy(
-        update={"budget": type(TASK.run.budget)(**budget(training_epochs, checkpoints=1))}
+        update={"budget": type(TASK.run.budget)(**budget(training_epochs, checkpoints=checkpoints))}
     )
     return replace(TASK, run=run)
 
@@ -341,6 +341,17 @@ def test_training_lowers_what_it_minimises_and_is_the_same_twice():
     after = {r["variant"]: r for r in rows if r["training_epochs"] > 0}
     ratios = [after[name][objective] / before[name][objective] for name, objective in own.items()]
     assert np.exp(np.mean(np.log(ratios))) < 1.0
+
+
+@pytest.mark.parametrize("training_epochs", [300, 900, 1600])
+def test_the_learning_curve_has_each_point_once(training_epochs):
+    options = replace(OPTIONS, fleets=0)
+    _, rows = training.train(options, small_task(training_epochs, checkpoints=5))
+    keys = [(row["training_epochs"], row["variant"]) for row in rows]
+    assert len(set(keys)) == len(keys)
+    spent = sorted({epochs for epochs, _ in keys})
+    assert spent[0] == 0
+    assert spent[-1] <= training_epochs
 
 
 def test_no_more_is_simulated_than_the_budget_allows(monkeypatch):

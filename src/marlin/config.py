@@ -314,7 +314,7 @@ class ServingConfig(Section):
 class Fault(Section):
     """Something that goes wrong for some hours; without a site or origin, at all of them."""
 
-    kind: Literal["site_outage", "pool_loss", "signal_missing", "demand_surge"]
+    kind: Literal["site_outage", "pool_loss", "signal_missing", "demand_surge", "price_shock"]
     start: str = Field(description="2024-06-08T10:00 (UTC), or 10:00 for every day of the test")
     hours: float = Field(gt=0, le=8784)
     site: str | None = None
@@ -322,7 +322,7 @@ class Fault(Section):
     signal: Literal["carbon", "price"] | None = Field(None, description="signal_missing: which")
     origin: str | None = Field(None, description="demand_surge: whose demand")
     share: float = Field(1.0, gt=0, le=1, description="of the nodes that are lost")
-    factor: float = Field(1.0, ge=0, le=100, description="demand_surge: times the usual demand")
+    factor: float = Field(1.0, ge=0, le=100, description="surge, shock: times the usual")
 
     @property
     def is_dated(self) -> bool:

@@ -1,4 +1,4 @@
-"""Faults as inputs: outages, lost pools, missing signals, surges of demand.
+"""Faults as inputs: outages, lost pools, missing signals, surges of demand, shocks of price.
 
 They change what comes true; a scheduler learns of them as an operator would. An outage is forecast
 to last once it has begun. A missing signal is seen at its last value, and is called stale after a
@@ -33,6 +33,7 @@ def with_faults(epochs: Epochs, faults: FaultsConfig, world: World, test: int) -
     type or origin, a fault outside the scenario and a signal with no value before it is missing.
     """
     rate = epochs.inputs.arrival_rate_per_s.copy()
+    price = epochs.inputs.price_usd_per_mwh.copy()
     available = epochs.inputs.available.copy()
     lost = {name: np.zeros(available.shape[:2], dtype=bool) for name in SIGNALS.values()}
     for number, fault in enumerate(faults.events, start=1):
@@ -42,12 +43,16 @@ def with_faults(epochs: Epochs, faults: FaultsConfig, world: World, test: int) -
         if fault.kind == "demand_surge":
             origins = _chosen(fault.origin, world.origins, f"{where}: origin")
             rate[np.ix_(now, origins)] *= fault.factor
+        elif fault.kind == "price_shock":
+            price[np.ix_(now, sites)] *= fault.factor
         elif fault.kind == "signal_missing":
             lost[SIGNALS[str(fault.signal)]][np.ix_(now, sites)] = True
         else:
             pools = _chosen(fault.node_type, world.node_types, f"{where}: node type")
             available[np.ix_(now, sites, pools)] *= 1 - fault.share
-    inputs = replace(epochs.inputs, arrival_rate_per_s=rate, available=available)
+    inputs = replace(
+        epochs.inputs, arrival_rate_per_s=rate, price_usd_per_mwh=price, available=available
+    )
     seen = {name: last_seen(mask) for name, mask in lost.items() if mask.any()}
     return replace(epochs, inputs=inputs, last_seen=seen)
 

@@ -79,11 +79,13 @@ def train(options: MarlinNash, task: Task) -> tuple[dict[str, np.ndarray], list[
     days = bargaining_days(options, task)
     goal = budget.training_epochs - days * PLAYS * task.world.epochs_per_day
     rows = validated(0)
-    marks = list(np.linspace(0, budget.training_epochs, budget.checkpoints + 1)[1:-1])
+    marks = list(np.linspace(0, goal, budget.checkpoints + 1)[1:-1])
     for spent in learn(options, task, policy, practice, goal):
-        while marks and spent >= marks[0]:
-            marks.pop(0)
+        if marks and spent >= marks[0]:
+            marks = [mark for mark in marks if mark > spent]
             rows += validated(spent)
+    # The last step may have reached a mark too, before parameters were averaged.
+    rows = [row for row in rows if row["training_epochs"] != practice.spent]
     rows += validated(practice.spent)
     return pack(policy, agreed(options, task, policy, practice, days)), rows
 
