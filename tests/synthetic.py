@@ -6,6 +6,8 @@ import numpy as np
 import xarray as xr
 
 from marlin.config import RunConfig
+from marlin.fleet.world import World
+from marlin.judge import Services
 from marlin.serving.profiles import ServingProfile
 
 SITES = ("clean-far", "dirty-near", "dry-cheap")
@@ -163,3 +165,15 @@ def scenario(days: int = 14, test_days: int = 2, validation_days: int = 1) -> xr
             "model": ["small", "large"], "service": list(SERVICES), "quantile": lengths,
         },
     )  # fmt: skip
+
+
+def services(world: World, rng: np.random.Generator) -> Services:
+    """Uniform prompts and output lengths of the world's mean and variability, Poisson arrivals."""
+    constants = world.constants
+    tokens = []
+    for s in range(len(world.services)):
+        prompt = rng.uniform(1, 2 * constants.prompt_tokens[s], 20_000)
+        shape = 1 / constants.output_cv2[s]
+        output = rng.gamma(shape, constants.output_tokens[s] / shape, 20_000)
+        tokens.append(np.maximum(np.stack([prompt, output], axis=1).round(), 1).astype(np.int32))
+    return Services(tokens, np.ones(len(world.services)))

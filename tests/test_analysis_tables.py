@@ -247,6 +247,7 @@ def test_tex_holds_the_same_strings_and_csv_the_full_precision(
         "main",
         "claims",
         "fronts",
+        "references",
         "calibration",
         "profiles",
         "power",
@@ -444,6 +445,20 @@ def test_scores_are_recomputed_and_ordered(results: Path, episodes: pd.DataFrame
     assert as_number(row[6]) == pytest.approx(
         np.mean([trim_mean(gap.to_numpy().ravel(), 0.25) for gap in gaps]), abs=0.06
     )
+
+
+def test_plans_that_know_the_truth_are_compared_under_the_judge_of_schedulers(
+    results: Path, episodes: pd.DataFrame
+) -> None:
+    # By replay (1 - 0.51) / (1 - 0.3) and (1 - 0.65) / (1 - 0.3) of the way.
+    rows = [["MPC that knows the epoch", *["70.0"] * 5], ["Best static split", *["50.0"] * 5]]
+    assert load(results, "references")["rows"] == rows
+    bounds = tables.read_bounds(results)
+    fluid = comparison.references(episodes.drop(columns="ttft_p95_s"), bounds)
+    np.testing.assert_allclose(fluid["gap_balanced_percent"], [100 * 0.6 / 0.7, 100 * 0.5 / 0.7])
+    old = bounds[(bounds["judge"] == "fluid") | (bounds["kind"] == "bound")]
+    with pytest.raises(UserError, match="no mpc_perfect for ttft under replay"):
+        comparison.references(episodes, old)
 
 
 def test_a_score_below_its_bound_is_an_error(results: Path, episodes: pd.DataFrame) -> None:

@@ -16,14 +16,18 @@ from marlin import compose, inputs, plan
 from marlin.bounds.__main__ import bounds
 from marlin.bounds.judges import fluid_bound, fluid_day, replay_bound, replay_day
 from marlin.bounds.requests import asked, expected, mean_context_tokens, replay_work, single
-from marlin.bounds.targets import ALONE, TARGETS, target_value
+from marlin.bounds.targets import ALONE, SCORED, TARGETS, target_value
 from marlin.bounds.work import MARGIN, fluid_work
+from marlin.config import ScoringConfig
 from marlin.errors import UserError
-from marlin.fleet.contract import Inputs, Plan, row
+from marlin.evaluate import judged, run_day, summary
+from marlin.fleet.contract import OBJECTIVES, Inputs, Plan, row
 from marlin.fleet.power_down import sized_plan
 from marlin.fleet.replay import replay
 from marlin.fleet.simulator import step
 from marlin.fleet.world import World, build_epochs, build_world, chosen_profiles
+from marlin.judge import Judge
+from marlin.schedulers.weighted_round_robin import WeightedRoundRobin
 from marlin.serving.profiles import ServingProfile
 from marlin.serving.replay.cluster import STEP_TOKENS
 from marlin.serving.replay.requests import Requests, requests
@@ -416,20 +420,36 @@ def test_values_of_targets() -> None:
 
 
 @pytest.fixture(scope="module")
-def table() -> pd.DataFrame:
-    """What the stage makes of the made-up scenario."""
+def task() -> Task:
+    """A run on the made-up scenario."""
     epochs = build_epochs(synthetic.scenario(), RUN, SMALL)
-    task = Task(RUN, SMALL, epochs, forecast_inputs(RUN, epochs, 96, 0))
+    return Task(RUN, SMALL, epochs, forecast_inputs(RUN, epochs, 96, 0))
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    """Replay of two epochs a day."""
+    scoring = ScoringConfig(name="test", judge="replay", epochs=2, at_least=2)
+    services = synthetic.services(SMALL, np.random.default_rng(0))
+    return Judge(SMALL, PROFILES, RUN.serving.max_batch, services, scoring)
+
+
+@pytest.fixture(scope="module")
+def table(task: Task, judge: Judge) -> pd.DataFrame:
+    """What the stage makes of the made-up scenario."""
     edges = synthetic.scenario()["prompt_tokens_quantile"].to_numpy()
-    return bounds(task, PROFILES, 0.5 * (edges[:, 1:] + edges[:, :-1]))
+    return bounds(task, PROFILES, 0.5 * (edges[:, 1:] + edges[:, :-1]), judge)
+
+
+REACHED = {"mpc_perfect", "best_static", "weighted_round_robin"}
 
 
 def test_the_stage_gives_every_target_under_every_judge(table: pd.DataFrame) -> None:
     assert set(table["target"]) == set(TARGETS)
-    kinds = table.groupby("judge")["kind"].unique()
-    assert set(kinds["replay"]) == {"bound"}
-    reached = {"mpc_perfect", "best_static", "weighted_round_robin"}
-    assert set(kinds["fluid"]) == {"bound"} | reached
+    kinds = table.groupby(["judge", "target"])["kind"].agg(set)
+    for target in TARGETS:
+        assert kinds["fluid", target] == {"bound"} | REACHED
+        assert kinds["replay", target] == {"bound"} | (REACHED if target in SCORED else set())
     assert not table.duplicated(["day", "judge", "target", "kind"]).any()
     assert np.isfinite(table["value"]).all()
 
@@ -444,16 +464,36 @@ def test_what_can_be_reached_is_above_the_bound_and_not_far(table: pd.DataFrame)
     assert max(nearest[name] for name in ("carbon", "water", "cost")) < 1.35
 
 
+def test_what_can_be_reached_is_scored_by_replay_as_methods_are(
+    task: Task, judge: Judge, table: pd.DataFrame
+) -> None:
+    scored = table[table["target"].isin(SCORED) & (table["kind"] != "bound")]
+    scored = scored.set_index(["kind", "target", "judge"])
+    day = run_day(task, WeightedRoundRobin(), task.test_days()[0], 7, "")
+    fluid = summary(day.outcomes)
+    for name, own in (("replay", judged(task, day, judge, fluid)), ("fluid", fluid)):
+        for target in SCORED:
+            row = scored.loc[("weighted_round_robin", target, name)]
+            assert row[list(OBJECTIVES)].to_dict() == {o: own[o] for o in OBJECTIVES}
+    # Replay bills what the fluid model bills, but for whole nodes and what full ones queue.
+    energy = scored[list(OBJECTIVES[1:])].unstack("judge")
+    for objective in OBJECTIVES[1:]:
+        ratio = energy[objective, "replay"] / energy[objective, "fluid"]
+        assert ratio.between(0.9, 1.2).all()
+        assert (ratio != 1.0).all()
+
+
 def test_methods_share_bounds() -> None:
     made = plan.load("tiny")
     assert set(made.bounds) == {cell.bounds_file for cell in made.cells} == {"fortnight"}
-    assert made.bounds["fortnight"].overrides == ("scenario=fortnight",)
+    assert made.bounds["fortnight"].overrides[0] == "scenario=fortnight"
+    assert "scoring.epochs=2" in made.bounds["fortnight"].overrides
 
 
 @pytest.mark.parametrize(
     ("change", "same"),
     [("method=nearest", True), ("budget=paper", True), ("faults=stress", False),
-     ("serving.max_batch=64", False), ("physics=legacy", False)],
+     ("serving.max_batch=64", False), ("physics=legacy", False), ("scoring.epochs=3", False)],
 )  # fmt: skip
 def test_bounds_depend_on_all_that_a_scheduler_does_not_choose(change: str, same: bool) -> None:
     before = inputs.bounds_fingerprint(compose.compose([]))

@@ -18,7 +18,7 @@ from marlin.fleet.power_down import sized_plan
 from marlin.fleet.replay import replay
 from marlin.fleet.simulator import step
 from marlin.fleet.world import build_epochs, build_world, chosen_profiles
-from marlin.judge import Judge, Played, Services, difference_estimate, ratio_estimate, stratified
+from marlin.judge import Judge, Played, difference_estimate, ratio_estimate, stratified
 from marlin.serving.replay.requests import requests
 
 RUN = synthetic.run_config()
@@ -29,19 +29,7 @@ PROFILES = chosen_profiles(RUN.fleet, RUN.serving, synthetic.profiles())
 FIRST, COUNT = 40, 4
 
 
-def lengths(rng: np.random.Generator) -> Services:
-    """Uniform prompts and output lengths of the scenario's mean and variability."""
-    constants = WORLD.constants
-    tokens = []
-    for s in range(2):
-        prompt = rng.uniform(1, 2 * constants.prompt_tokens[s], 20_000)
-        shape = 1 / constants.output_cv2[s]
-        output = rng.gamma(shape, constants.output_tokens[s] / shape, 20_000)
-        tokens.append(np.maximum(np.stack([prompt, output], axis=1).round(), 1).astype(np.int32))
-    return Services(tokens, np.ones(2))
-
-
-SERVICES = lengths(np.random.default_rng(0))
+SERVICES = synthetic.services(WORLD, np.random.default_rng(0))
 
 
 @functools.cache

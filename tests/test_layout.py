@@ -26,9 +26,11 @@ ALLOWED = {
     "schedulers": {"fleet", "games", "serving"},
     "data": {"physics"},
     "envs": {"fleet", "games", "compose", "task"},
-    "bounds": {"fleet", "schedulers", "serving", "compose", "data", "evaluate", "inputs", "task"},
+    "bounds": {
+        "fleet", "schedulers", "serving", "compose", "data", "evaluate", "inputs", "judge", "task",
+    },
     "tracking": {"provenance"},
-}
+}  # fmt: skip
 HEAVY = {
     "torch", "matplotlib", "seaborn", "wandb", "pymoo", "sklearn", "aiconfigurator_core",
     "snakemake",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCENARIO_SECTIONS = ("scenario", "fleet", "workload", "signals", "physics")
-BOUNDS_SECTIONS = (*SCENARIO_SECTIONS, "serving", "faults")
+BOUNDS_SECTIONS = (*SCENARIO_SECTIONS, "serving", "faults", "scoring")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ def profiles_fingerprint(run: RunConfig) -> str:
 
 
 def bounds_fingerprint(run: RunConfig) -> str:
-    """Fingerprint of the settings that decide bounds: all that a scheduler does not choose."""
+    """Fingerprint of the settings that decide bounds: all that a scheduler does not choose.
+
+    Scoring is among them, since the file holds replayed scores of what can be reached.
+    """
     return compose.fingerprint(run, BOUNDS_SECTIONS)
 
 

@@ -19,6 +19,7 @@ TABLES = (
     "main",
     "latency",
     "scores",
+    "references",
     "leaders",
     "claims",
     "reductions",

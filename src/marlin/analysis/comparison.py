@@ -16,6 +16,7 @@ from marlin.analysis.schema import (
     BOUND_TARGETS,
     OBJECTIVES,
     REFERENCE_METHOD,
+    REFERENCE_PLANS,
     SCORE_BASELINE,
     is_published,
     parts_of,
@@ -33,6 +34,7 @@ from marlin.analysis.statistics import (
     probability_of_improvement,
     reduction_percent,
 )
+from marlin.errors import UserError
 
 PUBLISHED_SYSTEMS = "published systems"
 ALL_SCHEDULERS = "all schedulers"
@@ -136,6 +138,39 @@ def fronts(frame: pd.DataFrame, bounds: pd.DataFrame) -> pd.DataFrame:
         row = {"method": base, "policies": len(members)}
         rows.append(row | summary.columns("volume_percent", estimate(shares)))
     return pd.DataFrame(rows, columns=names)
+
+
+def references(frame: pd.DataFrame, bounds: pd.DataFrame) -> pd.DataFrame:
+    """How far plans that know the truth get from weighted round robin to the bound, in per cent.
+
+    One row a kind of plan: `gap_<target>_percent`, each of its plan for that target, under the
+    judge of the schedulers; the balanced target is the mean of objectives over weighted round
+    robin's under the fluid model. Raises UserError where the bounds hold no such plans under that
+    judge.
+    """
+    judge = "replay" if summary.is_judged(frame) else "fluid"
+    own = bounds[bounds["judge"] == judge]
+    rows = []
+    for kind in REFERENCE_PLANS:
+        row: dict[str, str | float] = {"kind": kind}
+        for target in (*BOUND_TARGETS.values(), "balanced"):
+            cells = own[own["target"] == target].pivot(
+                index=["scenario", "day"], columns="kind", values="value"
+            )
+            if not {kind, SCORE_BASELINE, "bound"} <= set(cells.dropna(axis=1).columns):
+                raise UserError(
+                    f"the bounds hold no {kind} for {target} under {judge}: run the suite's "
+                    "bounds again"
+                )
+            by_scenario = [day for _, day in cells.groupby(level="scenario")]
+            values = [
+                [day[name].to_numpy(dtype=np.float64)[None] for day in by_scenario]
+                for name in (kind, SCORE_BASELINE, "bound")
+            ]
+            percent = estimate([100.0 * closed for closed in gap_closed(*values)], resamples=1)
+            row[f"gap_{target}_percent"] = percent.point
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _ratios(frame: pd.DataFrame, method: str, baseline: dict[str, list[Array]]) -> list[Array]:

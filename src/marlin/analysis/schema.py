@@ -82,6 +82,8 @@ LEARNING = FileSchema("learning.parquet", (*RUN_KEYS, "training_epochs", "varian
 SCORE_BASELINE = "weighted_round_robin"
 BOUND_TARGETS = {"ttft_s": "ttft", "carbon_kg": "carbon", "water_l": "water", "cost_usd": "cost"}
 BOUNDS = FileSchema("bounds", ("scenario", "day", "judge", "target", "kind"), ("value",))
+# Plans that know the truth and can be carried out (`marlin.bounds.references`).
+REFERENCE_PLANS = {"mpc_perfect": "MPC that knows the epoch", "best_static": "Best static split"}
 
 # What is held against the rest: the method of the paper of 2026 and this project's own.
 BALANCED = "marlin"

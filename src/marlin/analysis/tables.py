@@ -15,6 +15,7 @@ from marlin.analysis import comparison, summary
 from marlin.analysis.display import NOTHING, Table, decimals, number, unit, with_interval
 from marlin.analysis.numbers import prose_numbers
 from marlin.analysis.schema import (
+    BOUND_TARGETS,
     BOUNDS,
     EPISODES,
     LEARNING,
@@ -22,6 +23,7 @@ from marlin.analysis.schema import (
     OBJECTIVE_NAMES,
     OBJECTIVES,
     REFERENCE_METHOD,
+    REFERENCE_PLANS,
     check,
     engine_name,
     groups,
@@ -120,6 +122,20 @@ def scores_table(frame: pd.DataFrame, bounds: pd.DataFrame) -> Table:
         for _, cell in values.iterrows()
     ]
     return Table("scores", columns, rows, values)
+
+
+def references_table(frame: pd.DataFrame, bounds: pd.DataFrame) -> Table:
+    """Gap to the bound closed by plans that know the truth, each by its plan for that target."""
+    values = comparison.references(frame, bounds)
+    targets = {BOUND_TARGETS[o]: OBJECTIVE_NAMES[o] for o in OBJECTIVES} | {"balanced": "Balanced"}
+    rows = [
+        [
+            REFERENCE_PLANS[cell["kind"]],
+            *(number(cell[f"gap_{target}_percent"], 1) for target in targets),
+        ]
+        for _, cell in values.iterrows()
+    ]
+    return Table("references", ["Plan", *(f"{t}, %" for t in targets.values())], rows, values)
 
 
 def claims_table(frame: pd.DataFrame) -> Table:
@@ -404,6 +420,7 @@ def build(results_dir: Path) -> None:
         main_table(frame),
         latency_table(frame),
         scores_table(frame, bounds),
+        references_table(frame, bounds),
         leaders_table(frame, bounds),
         claims_table(frame),
         reductions_table(frame),

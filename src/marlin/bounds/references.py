@@ -1,23 +1,23 @@
 """Reference points that can be reached: what a day costs with perfect knowledge of some kind.
 
 They are no bounds. `mpc_perfect` knows each epoch's truth when it plans it, and nothing later;
-`best_static` knows the whole day, but routes all of it by one split.
+`best_static` knows the whole day, but routes all of it by one split. Both choose by the fluid model
+and give the day as it plays it, which replay can score too.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from marlin.bounds.judges import fluid_day
 from marlin.bounds.programs import Day
 from marlin.bounds.routes import Routes
-from marlin.fleet.contract import Inputs, Outcome, Plan, convert, repeat, row
+from marlin.fleet.contract import Inputs, Outcome, Plan, convert, joined, repeat, row
 from marlin.fleet.power_down import sized_plan
 from marlin.fleet.simulator import step
 from marlin.fleet.terms import TINY
 from marlin.fleet.world import World
+from marlin.judge import Played
 
 LOADS = np.array([0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98])  # of nodes that are on
 FILLS = (0.4, 0.6, 0.85)  # of sites by the mean demand of a day
@@ -25,17 +25,9 @@ TIE = 1e-6  # weight of TTFT, beside energy, that decides between routes that co
 LEFT_OUT = 100.0  # times the dearest epoch there could be, shared out: cost of finding no room
 
 
-@dataclass(frozen=True)
-class Reached:
-    """Objectives [4] of a day, and the share of its requests dropped or waiting at its end."""
-
-    objectives: np.ndarray
-    unserved_share: float
-
-
 def mpc_perfect(
     world: World, day: Day, truth: Inputs, weights: np.ndarray, scale: np.ndarray
-) -> Reached:
+) -> Played:
     """The day at `truth` [T, ...], planned epoch by epoch, one step ahead.
 
     Routes are those of the epoch's linear program within the dispatcher's ceiling, those of the
@@ -46,7 +38,8 @@ def mpc_perfect(
     share, total = weights / scale, truth.arrival_rate_per_s.sum()
     factor = np.tensordot(share[1:], day.it_factors, 1)
     routes = Routes.of(world, day, truth)
-    state, outcomes, last = world.idle_state(1), [], None
+    state, last = world.idle_state(1), None
+    chosen_plans, states, outcomes = [], [], []
     for t in range(len(factor)):
         now = row(truth, slice(t, t + 1))
         part = now.arrival_rate_per_s.sum() / total
@@ -58,16 +51,17 @@ def mpc_perfect(
         after, outcome = step(world, repeat(state, count), plans, repeat(now, count))
         ttft_s, *energy = outcome.objectives()
         score = np.stack([part * ttft_s, *energy], axis=-1) @ share
-        chosen = _least(score, (outcome.dropped + outcome.waiting) / outcome.arrived.clip(min=TINY))
-        at = slice(chosen, chosen + 1)
-        state, last = row(after, at), plans.routing[chosen]
+        at = _least(score, (outcome.dropped + outcome.waiting) / outcome.arrived.clip(min=TINY))
+        chosen_plans.append(row(plans, at))
+        states.append(state)
         outcomes.append(row(outcome, at))
-    return _reached(outcomes)[0]
+        state, last = row(after, at), chosen_plans[-1].routing[0]
+    return Played(joined(chosen_plans), joined(states), truth, outcomes)
 
 
 def best_static(
     world: World, day: Day, truth: Inputs, weights: np.ndarray, scale: np.ndarray
-) -> Reached:
+) -> Played:
     """The day at `truth` [T, ...] under its best single split and load of the nodes that are on.
 
     Splits are those of the linear program of the mean epoch with sites filled to each of `FILLS`,
@@ -81,20 +75,27 @@ def best_static(
     part = share[0] / len(truth.arrival_rate_per_s)
     splits = np.stack([_routing(world, routes, 0, part, mean_factor, fill) for fill in FILLS])
     factor = np.tensordot(share[1:], day.it_factors, 1)
-    state, outcomes = world.idle_state(2 * len(FILLS) * len(LOADS)), []
+    state = world.idle_state(2 * len(FILLS) * len(LOADS))
+    tried, states, outcomes = [], [], []
     for t in range(len(factor)):
         now = row(truth, slice(t, t + 1))
         plans = _sized(world, splits, now, factor[t], world.constants.nodes[None])
+        tried.append(plans)
+        states.append(state)
         state, outcome = step(world, state, plans, repeat(now, len(plans.power)))
         outcomes.append(outcome)
-    found = _reached(outcomes)
-    score = np.array([reached.objectives @ share for reached in found])
-    return found[_least(score, np.array([reached.unserved_share for reached in found]))]
+    objectives, unserved_share = _reached(outcomes)
+    at = _least(objectives @ share, unserved_share)
+    plans = joined([row(batch, at) for batch in tried])
+    before = joined([row(batch, at) for batch in states])
+    return Played(plans, before, truth, [row(batch, at) for batch in outcomes])
 
 
-def _least(score: np.ndarray, unserved_share: np.ndarray) -> int:
-    """The least score among those that leave least unserved, but for rounding."""
-    return int(np.argmin(np.where(unserved_share <= unserved_share.min() + 1e-9, score, np.inf)))
+def _least(score: np.ndarray, unserved_share: np.ndarray) -> slice:
+    """Where the least score is, among those that leave least unserved but for rounding."""
+    least = unserved_share <= unserved_share.min() + 1e-9
+    at = int(np.argmin(np.where(least, score, np.inf)))
+    return slice(at, at + 1)
 
 
 def _routing(
@@ -135,8 +136,11 @@ def _sized(
     )
 
 
-def _reached(outcomes: list[Outcome]) -> list[Reached]:
-    """Each world's day from its epochs; TTFT is the mean over requests."""
+def _reached(outcomes: list[Outcome]) -> tuple[np.ndarray, np.ndarray]:
+    """Objectives [N, 4] of each world's day, and the share [N] dropped or waiting at its end.
+
+    TTFT is the mean over requests.
+    """
     ttft_s, *energy = (
         np.stack(values) for values in zip(*(o.objectives() for o in outcomes), strict=True)
     )
@@ -144,4 +148,4 @@ def _reached(outcomes: list[Outcome]) -> list[Reached]:
     mean_s = (ttft_s * arrived).sum(axis=0) / arrived.sum(axis=0)
     objectives = np.stack([mean_s, *(values.sum(axis=0) for values in energy)], axis=-1)
     left = sum(o.dropped for o in outcomes) + outcomes[-1].waiting
-    return [Reached(*pair) for pair in zip(objectives, left / arrived.sum(axis=0), strict=True)]
+    return objectives, left / arrived.sum(axis=0)

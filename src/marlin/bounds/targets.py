@@ -9,6 +9,8 @@ import numpy as np
 from marlin.schedulers.schemes import SCHEMES
 
 ALONE = ("ttft", "carbon", "water", "cost")
+SCORED = ("balanced", *ALONE)
+"""Targets in which schedulers are scored; bounds of pairs only limit fronts."""
 
 
 def _targets() -> dict[str, np.ndarray]:
