@@ -10,6 +10,9 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 RESULTS := results/$(SUITE)$(if $(filter measured,$(DATA)),-measured)
 
+# A path of another copy would run that copy's code here.
+unexport PYTHONPATH
+
 .PHONY: help install test lint reproduce embedded dashboard clean
 .DEFAULT_GOAL := help
 
