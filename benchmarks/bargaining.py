@@ -70,7 +70,7 @@ def cvxpy_solver(candidates: int) -> Callable[[np.ndarray], np.ndarray] | None:
     def solve(gains: np.ndarray) -> np.ndarray:
         table.value = gains
         problem.solve(solver=cvxpy.CLARABEL)
-        return mixture.value
+        return np.asarray(mixture.value)
 
     return solve
 

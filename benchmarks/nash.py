@@ -22,6 +22,7 @@ from marlin.compose import load
 from marlin.fleet.contract import OBJECTIVES
 from marlin.fleet.simulator import step
 from marlin.games.equilibrium import best_response_gain
+from marlin.schedulers.marlin_nash import MarlinNash
 from marlin.schedulers.marlin_nash.bargaining import gains, play
 from marlin.schedulers.marlin_nash.deciding import decide
 from marlin.schedulers.marlin_nash.fleets import Fleet, random_fleet
@@ -49,7 +50,8 @@ def on_fleet(policy, options, practice: Practice, fleet: Fleet, days: int) -> to
     weights = schemes.repeat_interleave(days, 0)
     chosen = torch.linspace(0, len(practice.days) - 1, days).round().long()
     day = chosen.repeat(len(schemes))
-    state, cost, other = world.idle_state(len(day)), 0.0, 0.0
+    state = world.idle_state(len(day))
+    cost, other = torch.zeros(len(day), len(OBJECTIVES)), torch.zeros(days, len(OBJECTIVES))
     even = world.idle_state(days)
     with torch.no_grad():
         for offset in range(epochs):
@@ -74,6 +76,8 @@ def main() -> None:
     given = parser.parse_args()
     run = load(given.folder / "resolved.yaml")
     task, options = load_run(run), make_scheduler(run)
+    if not isinstance(options, MarlinNash):
+        parser.error(f"{given.folder} is not of marlin_nash: name the folder of one of its runs")
     policy = make_policy(options, run.seed)
     with np.load(given.folder / "policy.npz") as stored:
         agreement = unpack(policy, dict(stored))

@@ -14,8 +14,9 @@ from matplotlib.legend import Legend
 from matplotlib.text import Text
 
 from marlin import inputs
-from marlin.analysis import behaviour, figures, plots, summary
+from marlin.analysis import behaviour, figures, summary
 from marlin.analysis.collect import collect
+from marlin.analysis.plots import behaviour as behaviour_plot
 from marlin.analysis.plots import calibration, day, learning, pareto, power
 from marlin.analysis.plots.style import COLUMN_IN, PAGE_IN, method_style, style
 from marlin.analysis.schema import METHOD_NAMES, order_methods
@@ -163,8 +164,8 @@ def test_behaviour_draws_every_method_and_no_variant(results: Path, tmp_path: Pa
     epochs = pd.read_parquet(results / "epochs.parquet")
     own = epochs[epochs["method"] == "nearest"].groupby("time")["requests_per_s"]
     with style():
-        routed, on, ttft = plots.behaviour.draw(epochs, "nearest").axes
-    top = routed.collections[-1].get_paths()[0].vertices[:, 1].max()
+        routed, on, ttft = behaviour_plot.draw(epochs, "nearest").axes
+    top = np.asarray(routed.collections[-1].get_paths()[0].vertices)[:, 1].max()
     assert top == pytest.approx(1e-3 * own.sum().max() / epochs["seed"].nunique())
     assert on.get_title(loc="left") == "b  Nodes on"
     assert [line.get_label() for line in ttft.lines] == ["Round robin", "Nearest"]

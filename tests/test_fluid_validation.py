@@ -77,4 +77,4 @@ def test_the_command_writes_the_table(tmp_path, monkeypatch: pytest.MonkeyPatch)
 def test_a_share_of_bursts_is_what_chance_leaves_of_them() -> None:
     """The gaps of one model of a service vary less than the service's: both models must know."""
     calm, bursty = (compare(SITE, replace(CASES[0], arrival_cv2=c)) for c in (1.0, 16.0))
-    assert bursty["replay_ttft_s"] > calm["replay_ttft_s"]
+    assert float(bursty["replay_ttft_s"]) > float(calm["replay_ttft_s"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ AS_RUN = [QLearningAsRun, DdqnAsRun, ActorCriticAsRun]
 KINDS = LEARNED + AS_RUN
 
 
-def budget(training_epochs: int, worlds: int = 8, checkpoints: int = 2) -> dict[str, object]:
+def budget(training_epochs: int, worlds: int = 8, checkpoints: int = 2) -> dict[str, Any]:
     return {
         "name": "x", "training_epochs": training_epochs, "worlds": worlds,
         "checkpoints": checkpoints, "calls_per_decision": 32,

@@ -308,7 +308,7 @@ def method(ablation: str) -> dict[str, Any]:
     return compose.compose(["method=marlin", f"ablation={ablation}"]).method
 
 
-ABLATED = {
+ABLATED: dict[str, dict[str, Any]] = {
     "no_film": {"film": False},
     "no_veto": {"veto": False},
     "no_dual_buffer": {"dual_buffer": False},
@@ -455,7 +455,8 @@ def test_it_learns() -> None:
         }
     )
     assert task.days(VALIDATION)
-    scheduler = Marlin(**SMALL | {"actor_rate": 1e-3, "training_updates": 20})
+    changes: dict[str, Any] = {"actor_rate": 1e-3, "training_updates": 20}
+    scheduler = Marlin(**SMALL | changes)
     scheduler.reset(task.world, 0)
     rows = {(r["variant"], r["training_epochs"] > 0): r for r in scheduler.train(task)}
     for variant, objective in zip(("carbon", "water", "cost"), OBJECTIVES[1:], strict=True):

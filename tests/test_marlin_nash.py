@@ -432,6 +432,7 @@ def test_accounts_by_hand():
     accounts.expect(observation)
     assert observation.budget.used == 1
     expected = accounts._expected
+    assert expected is not None
     forecast = as_tensors(observation.forecast)
     plan = plan_of(POOLS, forecast, forecast, POOLS.world.idle_state(1), BALANCED[:1])
     plan = convert(plan, lambda values: values.numpy().astype(float))

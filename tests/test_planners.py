@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_an_outlook_rests_on_nothing_later(epoch: int, count: int, seed: int) ->
     changed = values.copy()
     changed[epoch:] = 100 * rng.normal(size=changed[epoch:].shape)
     ahead = [outlook(v).ahead(epoch, count)["a"] for v in (values, changed)]
-    np.testing.assert_array_equal(*ahead)
+    np.testing.assert_array_equal(ahead[0], ahead[1])
     forecaster = Forecaster(4, 12)
     for row in values[:epoch]:
         forecaster.update(row)
@@ -73,7 +73,8 @@ def test_an_outlook_does_not_depend_on_what_was_asked_before() -> None:
             walked.ahead(epoch, 3)["a"], outlook(values).ahead(epoch, 3)["a"]
         )
     noisy[0].ahead(30, 2)
-    np.testing.assert_array_equal(*(o.ahead(20, 4)["a"] for o in noisy))
+    again = [o.ahead(20, 4)["a"] for o in noisy]
+    np.testing.assert_array_equal(again[0], again[1])
     factor = noisy[0].ahead(20, 4)["a"] / walked.ahead(20, 4)["a"]
     np.testing.assert_allclose(factor, np.broadcast_to(factor[0], factor.shape))
 
@@ -550,6 +551,7 @@ def test_a_page_has_every_parameter_of_the_scheduler_and_its_picture(method: str
     run = TASK.run.model_copy(update={"method": read_section("method", method)})
     scheduler = make_scheduler(run)
     table = "\n".join(line for line in text.splitlines() if line.startswith("| `"))
+    assert is_dataclass(scheduler)
     for field in fields(scheduler):
         if field.name != "name":
             assert f"`{field.name}`" in table, field.name

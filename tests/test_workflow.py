@@ -23,12 +23,13 @@ from marlin import plan, reproduce
 from marlin.errors import UserError
 from marlin.tracking import wandb_export
 
+SEEDS = 2
 SUITE = {
     "name": "probe",
     "scenarios": ["fortnight"],
     "methods": ["round_robin", "nearest", "nsga2_as_run"],
     "ablations": ["none"],
-    "seeds": 2,
+    "seeds": SEEDS,
     "overrides": ["budget=tiny", "scenario.test_days=1"],
 }
 RESULTS = "results/probe"
@@ -254,7 +255,7 @@ def test_the_tracker_gets_every_run_without_a_network(copy):
     results = copy.folder / RESULTS
     index = json.loads((results / "wandb/index.json").read_text())
     # Two methods without chance have one run, the third has one a seed.
-    assert len(index) == 2 + SUITE["seeds"]
+    assert len(index) == 2 + SEEDS
     entry = index["runs/fortnight/nearest/none/seed-0"]
     assert entry["group"] == "fortnight/nearest"
     assert entry["job_type"] == "baseline"
