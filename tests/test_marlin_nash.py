@@ -13,6 +13,7 @@ from test_learners import budget
 from test_schedulers import TASK
 
 from marlin.fleet.contract import OBJECTIVES, convert, row
+from marlin.fleet.power_down import sized_plan
 from marlin.fleet.simulator import step
 from marlin.fleet.world import TRAIN, VALIDATION
 from marlin.schedulers.marlin_nash import MarlinNash, bargaining, training
@@ -26,7 +27,7 @@ from marlin.schedulers.marlin_nash.bargaining import (
     play_even,
     supporting_weights,
 )
-from marlin.schedulers.marlin_nash.deciding import chosen, clear, decide
+from marlin.schedulers.marlin_nash.deciding import _needed, chosen, clear, decide
 from marlin.schedulers.marlin_nash.fleets import (
     FEWEST_SITES,
     LOAD,
@@ -36,7 +37,7 @@ from marlin.schedulers.marlin_nash.fleets import (
     home_fleet,
     random_fleet,
 )
-from marlin.schedulers.marlin_nash.online import _Accounts
+from marlin.schedulers.marlin_nash.online import _Accounts, _Reserve
 from marlin.schedulers.marlin_nash.pools import Pools, make_pools, tensor
 from marlin.schedulers.marlin_nash.practice import Practice, heard_weights, later_forecasts
 from marlin.schedulers.marlin_nash.tokens import make_tokens
@@ -204,6 +205,79 @@ def test_sites_run_that_are_asked_for_enough_or_needed_for_their_room():
     demand = (tokens.later_work * POOLS.size).sum((1, 2, 3)) / POOLS.has_nodes.sum()
     tight = room * (0.9 * demand / POOLS.size[:2].sum())[:, None]
     np.testing.assert_array_equal(running(POOLS, tokens, wanted, tight, 3.0)[0], [1, 1, 0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.0, 3.0))
+def test_what_waits_takes_nodes_of_its_site_and_those_that_are_on_first(seed, epochs):
+    """A backlog of `epochs` epochs of a site's capacity, at the second site."""
+    rng = np.random.default_rng(seed)
+    state, forecast = POOLS.world.idle_state(2), as_tensors(TASK.forecasts(EPOCHS))
+    sites, types = POOLS.shape
+    on = tensor(rng.random((2, sites, types))) * POOLS.nodes.reshape(sites, types)
+    backlog = torch.zeros_like(state.backlog)
+    load = POOLS.site_load[1]
+    classes = load.numel()
+    backlog[:, 1] = epochs * POOLS.world.epoch_s / classes / load.clamp_min(1e-9)
+    state = replace(state, nodes_on=on, backlog=backlog)
+    tokens = make_tokens(POOLS, state, forecast, forecast, BALANCED)
+    work = by_site(POOLS, tokens.waiting * POOLS.size) / POOLS.site_size
+    room = by_site(POOLS, tokens.available * POOLS.size) / POOLS.site_size
+    torch.testing.assert_close(work[:, 1], room[:, 1].clamp(max=epochs), atol=1e-5, rtol=1e-4)
+    assert (work[:, [0, 2]] == 0.0).all()
+    off_is_used = (tokens.waiting > tokens.on + 1e-5).any(1)
+    warm = by_site(POOLS, tokens.on * POOLS.size)[:, 1] / POOLS.site_size[1]
+    assert (off_is_used <= (epochs > warm - 1e-5)).all()
+
+
+def test_nodes_that_are_off_count_as_far_as_those_that_are_on_are_too_few():
+    tokens, busy = tokens_of(POOLS), torch.full((2, len(POOLS.nodes)), 0.9)
+    demand = float((tokens.work * POOLS.size).sum((1, 2, 3))[0] / POOLS.has_nodes.sum())
+    even = POOLS.has_nodes.expand_as(tokens.on)
+    enough = replace(tokens, on=even, available=even)
+    assert (_needed(POOLS, enough, busy) == 0.0).all()
+    half = replace(tokens, on=0.5 * demand * even, available=even)
+    found = (_needed(POOLS, half, busy)[0] * POOLS.size).sum()
+    assert float(found) == pytest.approx(0.5 * demand, rel=1e-3)
+    none = replace(tokens, on=0.0 * even, available=even, waiting=even)
+    off = (1.0 - POOLS.late) * 0.9 * even
+    torch.testing.assert_close(_needed(POOLS, none, busy), off)
+
+
+def test_a_backlog_is_cleared_by_what_was_off():
+    """Half a fleet on and an epoch of its work waiting: the next epoch leaves little of it."""
+    state, forecast = POOLS.world.idle_state(2), as_tensors(TASK.forecasts(EPOCHS))
+    usual = plan_of(POOLS, forecast, forecast, state)
+    on = 0.5 * POOLS.nodes.reshape(POOLS.shape).expand_as(state.nodes_on)
+    waiting = 0.3 * POOLS.world.epoch_s / len(WORLD.models) / len(WORLD.services)
+    backlog = waiting / POOLS.site_load.clamp_min(1e-9)
+    late = replace(state, nodes_on=on, backlog=backlog.expand_as(state.backlog))
+    plan = plan_of(POOLS, forecast, forecast, late)
+    left = [step(POOLS.world, late, chosen, forecast)[1].waiting.sum() for chosen in (plan, usual)]
+    assert left[0] < 0.02 * backlog.sum() * 2
+    assert left[0] < left[1]
+
+
+def test_a_reserve_is_for_errors_beyond_the_usual_by_hand():
+    reserve = _Reserve(caution=2.0, usual=0.01)
+    assert reserve.factor == 1.0
+    observation = TASK.observation(DAY, WORLD.idle_state(1))
+    _, outcome = step(WORLD, WORLD.idle_state(1), _even(observation), observation.forecast)
+    for part, error in ((1.0, 0.0), (0.8, 0.25)):
+        reserve.expect(observation)
+        reserve._expected *= part
+        square = reserve._square
+        reserve.enter(outcome)
+        assert reserve._square == pytest.approx(0.9 * square + 0.1 * error**2, abs=1e-9)
+    rms = np.sqrt(0.81 * 0.01**2 + 0.1 * 0.25**2)
+    assert reserve.factor == pytest.approx(1.0 + 2.0 * (rms - 0.01), rel=1e-4)
+
+
+def _even(observation):
+    forecast = observation.forecast
+    demand = forecast.arrival_rate_per_s
+    routing = np.full((*demand.shape, len(WORLD.sites)), 1.0 / len(WORLD.sites))
+    return sized_plan(WORLD, routing, demand, 0.75)
 
 
 def test_the_order_of_sites_does_not_matter():
@@ -442,13 +516,17 @@ def test_accounts_by_hand():
     # Three parts of what was known, one of the epoch.
     wanted = (0.75 * 0.5 + 0.25 * paid) / (0.75 + 0.25 * np.sign(expected))
     np.testing.assert_allclose(accounts.paid / accounts.even, wanted)
+    # Of what no weights could have spared, twice the even split's cost counts.
+    before = accounts.paid.copy()
+    accounts.enter(replace(outcome, ttft_s=1e4 * outcome.ttft_s))
+    assert accounts.paid[0] == pytest.approx(0.75 * before[0] + 0.25 * 2.0)
 
 
 def test_a_policy_runs_on_a_fleet_that_it_was_not_made_for():
     rng = np.random.default_rng(3)
     demand = TASK.epochs.inputs.arrival_rate_per_s
     fleet: Fleet = random_fleet(WORLD, demand.max(axis=0), rng)
-    named = pack(make_policy(OPTIONS, 1), Agreement(*[np.full(4, 0.25)] * 3))
+    named = pack(make_policy(OPTIONS, 1), Agreement(*[np.full(4, 0.25)] * 3), 0.01)
     policy = make_policy(OPTIONS, 0)
     unpack(policy, named)
     task = small_task()

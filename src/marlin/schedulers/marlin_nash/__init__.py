@@ -45,6 +45,9 @@ class MarlinNash(Scheduler):
         "nothing", description="what happens if the agents do not agree"
     )
     least_weight: float = Field(0.005, ge=0, le=0.25, description="of every objective")
+    caution: float = Field(
+        2.0, ge=0, le=10, description="room for errors of the forecast beyond those learned from"
+    )
     memory_days: float = Field(4.0, ge=0, description="of accounts of gains; 0: not kept")
     rate: float = Field(4e-3, gt=0, le=1)
     horizon: int = Field(8, ge=1, le=96, description="epochs that slopes pass through")

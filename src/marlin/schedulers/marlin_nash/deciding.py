@@ -63,6 +63,7 @@ def decide(pools: Pools, tokens: Tokens, answer: Answer, market: Market) -> Deci
     bids = weights / weights.norm(dim=1, keepdim=True) * torch.exp(2.0 * answer.bid)
     bids = market.sharpness * bids
     room = torch.sigmoid(REACH * answer.room + ROOM_START) * tokens.available
+    room = (room - tokens.waiting).clamp_min(0.0)
     fast = FAST_IS_IDLE * weights[:, :1]
     busy = torch.sigmoid(REACH * answer.busy + BUSY_START - fast)
     busy = LEAST_BUSY + (1.0 - LEAST_BUSY) * busy
@@ -74,21 +75,23 @@ def decide(pools: Pools, tokens: Tokens, answer: Answer, market: Market) -> Deci
     )
     use = (chosen(worth, prices) * tokens.later_work).sum((1, 2))
     if market.least_nodes:
-        runs = running(pools, tokens, use / busy, room, market.least_nodes)
+        runs = running(pools, tokens, (use + tokens.waiting) / busy, room, market.least_nodes)
         room = room * runs[:, pools.site]
         prices = clear(
             worth, tokens.later_work, room, pools, prices, market.rounds, market.relaxation
         )
         use = (chosen(worth, prices) * tokens.later_work).sum((1, 2))
-    wanted = (use / busy).clamp(max=1.0)
+    wanted = ((use + tokens.waiting) / busy).clamp(max=1.0)
 
     rush = torch.sigmoid(REACH * answer.rush + RUSH_START)[:, None]
     booting = (wanted - tokens.on).clamp_min(0.0) * (1.0 - pools.late) * busy
-    warm = tokens.on * torch.sigmoid(REACH * answer.warm + WARM_START) + rush * booting
+    booting = torch.maximum(rush * booting, _needed(pools, tokens, busy))
+    warm = tokens.on * torch.sigmoid(REACH * answer.warm + WARM_START) + booting
+    warm = (warm - tokens.waiting).clamp_min(0.0)
     worth = _worth(pools, answer, bids, tokens.factors)
     prices = clear(worth, tokens.work, warm, pools, prices, market.rounds, market.relaxation)
     shares = chosen(worth, prices)
-    use = (shares * tokens.work).sum((1, 2))
+    use = (shares * tokens.work).sum((1, 2)) + tokens.waiting
     beyond = (use / busy.clamp_min(FULL_ENOUGH) - tokens.on).clamp_min(0.0)
     serving = torch.minimum(tokens.on, use / busy) + beyond / (1.0 - pools.late)
     kept = torch.sigmoid(REACH * answer.keep + KEEP_START) * tokens.on
@@ -124,6 +127,15 @@ def clear(
         dearer = (asked.clamp_min(TINY) / places.clamp_min(1e-9)).log()
         prices = prices + relaxation * dearer * pools.has_nodes
     return prices
+
+
+def _needed(pools: Pools, tokens: Tokens, busy: Tensor) -> Tensor:
+    """Room [B, P] on nodes that are off, as far as those that are on are too few."""
+    off = (tokens.available - tokens.on) * (1.0 - pools.late) * busy
+    demand = (tokens.work * pools.size).sum((1, 2, 3)) / pools.has_nodes.sum()
+    short = demand + ((tokens.waiting - tokens.on) * pools.size).sum(1)
+    part = (short / (off * pools.size).sum(1).clamp_min(TINY)).clamp(0.0, 1.0)
+    return part[:, None] * off
 
 
 def chosen(worth: Tensor, prices: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from marlin.fleet.contract import Inputs, Outcome, Plan, convert, row
+from marlin.fleet.terms import TINY
 from marlin.schedulers.base import Observation
 from marlin.schedulers.learning.rewards import even_split, metric_table
 from marlin.schedulers.marlin_nash.bargaining import Agreement, supporting_weights
@@ -16,12 +18,15 @@ from marlin.schedulers.marlin_nash.fleets import as_tensors
 from marlin.schedulers.marlin_nash.pools import Pools, make_pools, tensor
 from marlin.schedulers.marlin_nash.practice import heard_weights
 from marlin.schedulers.marlin_nash.tokens import make_tokens
-from marlin.schedulers.marlin_nash.training import make_policy, unpack
+from marlin.schedulers.marlin_nash.training import DEMAND_ERROR, make_policy, unpack
 from marlin.schedulers.marlin_nash.whole import ROUNDING
 from marlin.schedulers.schemes import scheme
 
 if TYPE_CHECKING:
     from marlin.schedulers.marlin_nash import MarlinNash
+
+MOST_PAID = 2.0  # of the even split's cost: what no weights could have spared is left out
+ERROR_KEPT = 0.9  # of squared errors of the forecast, from epoch to epoch
 
 
 class Online:
@@ -38,6 +43,11 @@ class Online:
         if self.agreement and self._bargains:
             self.weights = self.agreement.weights
         self.accounts: _Accounts | None = None
+        self.reserve = (
+            _Reserve(options.caution, float(learned[DEMAND_ERROR]))
+            if learned
+            else _Reserve(0.0, 1.0)
+        )
         self._pools: Pools | None = None
 
     @property
@@ -55,6 +65,7 @@ class Online:
         if self.accounts:
             self.accounts.expect(observation)
             self.weights = self.accounts.weights(self.options.terms.powers)
+        self.reserve.expect(observation)
         plan = convert(self.decision(observation).plan, lambda values: values.numpy().astype(float))
         can_run = world.constants.nodes * observation.forecast.available[0]
         return in_double(plan, can_run)
@@ -71,11 +82,14 @@ class Online:
             tokens = make_tokens(
                 self._pools, state, as_tensors(observation.forecast), as_tensors(later), weights
             )
+            asked = self.reserve.factor
+            tokens = replace(tokens, work=asked * tokens.work, later_work=asked * tokens.later_work)
             answer = self.policy(tokens, self._pools.has_nodes)
             return decide(self._pools, tokens, answer, self.options.market)
 
     def observe(self, outcome: Outcome) -> None:
-        """Enter what was gained."""
+        """Enter what was gained, and how far demand was from its forecast."""
+        self.reserve.enter(outcome)
         if self.accounts:
             self.accounts.enter(outcome)
 
@@ -86,6 +100,33 @@ def in_double(plan: Plan, can_run: np.ndarray) -> Plan:
     count = plan.power * can_run
     count = np.where(np.abs(count - count.round()) < ROUNDING, count.round(), count)
     return Plan(routing, np.clip(count / np.where(can_run > 0.0, can_run, 1.0), 0.0, 1.0))
+
+
+class _Reserve:
+    """Room for demand beyond its forecast, while it errs more than it did in training.
+
+    What the policy has seen it leaves room for itself.
+    """
+
+    def __init__(self, caution: float, usual: float) -> None:
+        self.caution, self.usual = caution, usual
+        self._square = usual**2  # running mean of squared relative errors
+        self._expected = 0.0  # requests
+
+    @property
+    def factor(self) -> float:
+        """Demand to plan for, over its forecast."""
+        return 1.0 + self.caution * max(0.0, self._square**0.5 - self.usual)
+
+    def expect(self, observation: Observation) -> None:
+        """Note what is forecast."""
+        demand_per_s = float(observation.forecast.arrival_rate_per_s.sum())
+        self._expected = demand_per_s * observation.world.epoch_s
+
+    def enter(self, outcome: Outcome) -> None:
+        """The epoch is over: what came?"""
+        error = float(outcome.arrived[0]) / max(self._expected, TINY) - 1.0
+        self._square = ERROR_KEPT * self._square + (1.0 - ERROR_KEPT) * error**2
 
 
 class _Accounts:
@@ -116,8 +157,9 @@ class _Accounts:
         if self._expected is None or self._scale is None:
             raise RuntimeError("an epoch is planned before it is observed")
         part = (1.0 - self.kept) / self._scale
+        paid = np.minimum(metric_table(outcome)[0], MOST_PAID * np.abs(self._expected))
         self.even = self.kept * self.even + part * self._expected
-        self.paid = self.kept * self.paid + part * metric_table(outcome)[0]
+        self.paid = self.kept * self.paid + part * paid
 
 
 def _mix(forecast: Inputs) -> np.ndarray:

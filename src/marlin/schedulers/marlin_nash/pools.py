@@ -31,6 +31,7 @@ class Pools:
     nodes: Tensor  # [P]
     has_nodes: Tensor  # [P] one or zero
     load: Tensor  # [P, M, S] share of the pool that a request per second takes
+    site_load: Tensor  # [D, M, S] the same of a whole site
     size: Tensor  # [P] share of the fleet's capacity
     site_size: Tensor  # [D] the same of sites
     energy: Tensor  # [P] IT energy of a unit of work over the fleet's mean
@@ -62,6 +63,8 @@ def make_pools(world: World, mix: np.ndarray) -> Pools:
     work = np.log(1.0 / np.clip(rate, TINY, None).mean(axis=(0, 2)))  # [M]
     every = nodes[..., None, None] * rate  # [D, G, M, S]
     load = np.where(every > 0.0, 1.0 / np.clip(every, TINY, None), 0.0)
+    whole = every.sum(axis=1)
+    site_load = np.where(whole > 0.0, 1.0 / np.clip(whole, TINY, None), 0.0)
     nearest = np.exp(-(constants.rtt_s - constants.rtt_s.min(axis=1, keepdims=True)) / NEAR_S)
     late = np.clip(constants.cold_s / world.epoch_s, 0.0, MOST_LATE)
     return Pools(
@@ -70,6 +73,7 @@ def make_pools(world: World, mix: np.ndarray) -> Pools:
         nodes=tensor(nodes.ravel()),
         has_nodes=tensor(some.ravel()),
         load=tensor(load.reshape(sites * types, *load.shape[2:])),
+        site_load=tensor(site_load),
         size=tensor(size.ravel()),
         site_size=tensor(size.sum(axis=1)),
         energy=tensor((energy / (energy * size).sum()).ravel()),
@@ -79,6 +83,16 @@ def make_pools(world: World, mix: np.ndarray) -> Pools:
         closeness=tensor(nearest / nearest.sum(axis=1, keepdims=True)),
         heavier=tensor((work - work.mean()) / (work.std() + 1e-6)),
     )
+
+
+def by_site(pools: Pools, values: Tensor) -> Tensor:
+    """Sums [B, D] of values [B, P] over the pools of each site."""
+    return split(pools, values).sum(-1)
+
+
+def split(pools: Pools, values: Tensor) -> Tensor:
+    """Values [B, P] as [B, D, G]."""
+    return values.reshape(len(values), *pools.shape)
 
 
 def tensor(values: np.ndarray) -> Tensor:

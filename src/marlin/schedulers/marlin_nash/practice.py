@@ -15,6 +15,7 @@ from tqdm import tqdm
 from marlin.fleet.contract import OBJECTIVES, Inputs, Outcome, Plan, State
 from marlin.fleet.power_down import sized_plan
 from marlin.fleet.simulator import step
+from marlin.fleet.terms import TINY
 from marlin.fleet.world import TRAIN
 from marlin.schedulers.marlin_nash.fleets import (
     Fleet,
@@ -61,6 +62,7 @@ class Practice:
         demand = task.epochs.inputs.arrival_rate_per_s[task.epochs.split == TRAIN]
         self.busiest = demand[demand.sum(axis=(1, 2, 3)).argmax()]
         self.mix = demand.mean(axis=(0, 1)) / demand.mean(axis=(0, 1)).sum()
+        self.demand_error = demand_error(self.record)
         self.spent = 0
         self.home = self._walk(home_fleet(task.world, self.mix))
         self.others = [self._random() for _ in range(options.fleets)]
@@ -126,6 +128,14 @@ class Practice:
         plan = even_split(fleet, known.forecast)
         _, outcome = step(world, world.idle_state(REFERENCE_EPOCHS), plan, known.truth)
         return totals(outcome).mean(dim=0)
+
+
+def demand_error(record: Record) -> float:
+    """Relative error of the forecast of all demand, root mean square."""
+    truth, forecast = (
+        inputs.arrival_rate_per_s.sum((1, 2, 3)) for inputs in (record.truth, record.forecast)
+    )
+    return float((truth / forecast.clamp_min(TINY) - 1.0).square().mean().sqrt())
 
 
 def even_split(fleet: Fleet, forecast: Inputs) -> Plan:

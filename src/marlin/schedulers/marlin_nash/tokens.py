@@ -13,7 +13,7 @@ from torch import Tensor
 
 from marlin.fleet.contract import OBJECTIVES, Inputs, State
 from marlin.fleet.terms import TINY
-from marlin.schedulers.marlin_nash.pools import Pools
+from marlin.schedulers.marlin_nash.pools import Pools, by_site
 
 POOL_FEATURES = 22
 AGENT_FEATURES = len(OBJECTIVES) + 4
@@ -34,6 +34,7 @@ class Tokens:
     later_work: Tensor  # [B, O, M, P]
     available: Tensor  # [B, P] share of nodes that can run
     on: Tensor  # [B, P] share of nodes that are on and can run
+    waiting: Tensor  # [B, P] use of a pool by requests that wait at its site
 
 
 def make_tokens(
@@ -50,6 +51,7 @@ def make_tokens(
     growth = later.arrival_rate_per_s.sum((1, 2, 3))[:, None] / total - 1.0
     available = forecast.available.flatten(1) * pools.has_nodes
     on = state.nodes_on.flatten(1) / pools.nodes.clamp_min(TINY)
+    can_serve = on.clamp(max=1.0) * available
     size = pools.site_size.clamp_min(1e-6)
     near = (demand @ pools.closeness / total / size).clamp(max=12.0)[:, pools.site]
     backlog = state.backlog.sum((2, 3)) / pools.world.epoch_s / total / size
@@ -91,7 +93,8 @@ def make_tokens(
         work=work,
         later_work=later_work,
         available=available,
-        on=on.clamp(max=1.0) * available,
+        on=can_serve,
+        waiting=_waiting(pools, state, can_serve, available),
     )
 
 
@@ -113,6 +116,16 @@ def relative_factors(pools: Pools, inputs: Inputs) -> Tensor:
     )
     mean = (each.abs() * pools.size[:, None]).sum(1, keepdim=True).clamp_min(1e-6)
     return (each / mean).clamp(-FACTOR_REACH, FACTOR_REACH) - 1.0
+
+
+def _waiting(pools: Pools, state: State, on: Tensor, available: Tensor) -> Tensor:
+    """Use [B, P] of pools by what waits: of nodes that are on, then of the others of its site."""
+    work = torch.einsum("bdms,dms->bd", state.backlog, pools.site_load) / pools.world.epoch_s
+    work = work * pools.site_size
+    warm, rest = by_site(pools, on * pools.size), by_site(pools, (available - on) * pools.size)
+    of_warm = (work / warm.clamp_min(TINY)).clamp(max=1.0)
+    of_rest = ((work - warm).clamp_min(0.0) / rest.clamp_min(TINY)).clamp(max=1.0)
+    return of_warm[:, pools.site] * on + of_rest[:, pools.site] * (available - on)
 
 
 def _work(pools: Pools, inputs: Inputs) -> Tensor:

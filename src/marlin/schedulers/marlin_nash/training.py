@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 LAST_RATE = 0.02  # of the learning rate, at the end
 AVERAGE = 0.98  # of the parameters that decide: they follow those that learn
 BARGAINING_SHARE = 0.2  # of the budget, at most
-NETWORK, AGREEMENT = "network.", "agreement."
+NETWORK, AGREEMENT, DEMAND_ERROR = "network.", "agreement.", "demand_error"
 
 
 def make_policy(options: MarlinNash, seed: int) -> Policy:
@@ -87,7 +87,8 @@ def train(options: MarlinNash, task: Task) -> tuple[dict[str, np.ndarray], list[
     # The last step may have reached a mark too, before parameters were averaged.
     rows = [row for row in rows if row["training_epochs"] != practice.spent]
     rows += validated(practice.spent)
-    return pack(policy, agreed(options, task, policy, practice, days)), rows
+    agreement = agreed(options, task, policy, practice, days)
+    return pack(policy, agreement, practice.demand_error), rows
 
 
 def bargaining_days(options: MarlinNash, task: Task) -> int:
@@ -162,11 +163,11 @@ def unrolled(
     return cost.mean() / options.horizon, state
 
 
-def pack(policy: Policy, agreement: Agreement) -> dict[str, np.ndarray]:
-    """What was learned, by name."""
+def pack(policy: Policy, agreement: Agreement, demand_error: float) -> dict[str, np.ndarray]:
+    """What was learned, by name, and how far demand was from its forecast meanwhile."""
     named = {f"{NETWORK}{k}": v.numpy().copy() for k, v in policy.state_dict().items()}
     agreed = {f"{AGREEMENT}{name}": value for name, value in asdict(agreement).items()}
-    return named | agreed
+    return named | agreed | {DEMAND_ERROR: np.array(demand_error)}
 
 
 def unpack(policy: Policy, named: dict[str, np.ndarray]) -> Agreement:

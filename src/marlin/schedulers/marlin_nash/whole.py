@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from marlin.fleet.terms import TINY
-from marlin.schedulers.marlin_nash.pools import Pools
+from marlin.schedulers.marlin_nash.pools import Pools, by_site, split
 from marlin.schedulers.marlin_nash.tokens import Tokens
 
 KEPT_SITE, STARTED_SITE = 1 / 3, 2 / 3  # of the least nodes of a site
@@ -54,7 +54,7 @@ def whole_nodes(
     fewest = _least(pools, tokens, least)
     already = torch.minimum(count, tokens.on * pools.nodes)
     runs = runs | (by_site(pools, already) >= KEPT_SITE * fewest)
-    largest = count == _split(pools, count).amax(-1)[:, pools.site]
+    largest = count == split(pools, count).amax(-1)[:, pools.site]
     enough = count >= torch.where(tokens.on > 0.0, KEPT_POOL, STARTED_POOL)
     count = torch.where((enough | largest) & runs[:, pools.site], count, 0.0)
     here = by_site(pools, count)
@@ -65,16 +65,6 @@ def whole_nodes(
     size = by_site(pools, count)[:, pools.site] * pools.size
     shares = torch.where(size[:, None, None] > 0.0, shares + FALLBACK * size[:, None, None], 0.0)
     return count / pools.nodes.clamp_min(1.0), shares / shares.sum(-1, keepdim=True)
-
-
-def by_site(pools: Pools, values: Tensor) -> Tensor:
-    """Sums [B, D] of values [B, P] over the pools of each site."""
-    return _split(pools, values).sum(-1)
-
-
-def _split(pools: Pools, values: Tensor) -> Tensor:
-    """Values [B, P] as [B, D, G]."""
-    return values.reshape(len(values), *pools.shape)
 
 
 def _least(pools: Pools, tokens: Tokens, least: float) -> Tensor:
