@@ -1,11 +1,10 @@
-"""What a trained marlin_nash agreed on, what an agent could gain, and how it does elsewhere.
+"""How a trained marlin_nash does on random fleets, and what a decision takes.
 
     python benchmarks/nash.py RUN_FOLDER [--fleets N]
 
-RUN_FOLDER is that of one seed (`policy.npz`, `resolved.yaml`). Days are of the training year: the
-agreement is about them. An agent's gain by a false claim is what it would save if it alone claimed
-another weight. Held-out fleets are random ones of seeds that no training draws, with their own even
-split as the measure. Decisions are timed without training, in processor time.
+RUN_FOLDER is that of one seed (`policy.npz`, `resolved.yaml`). Days are of the training year.
+Held-out fleets are random ones of seeds that no training draws, with their own even split as the
+measure. Decisions are timed without training, in processor time.
 """
 
 from __future__ import annotations
@@ -21,16 +20,13 @@ from decisions import decision_times, widened
 from marlin.compose import load
 from marlin.fleet.contract import OBJECTIVES
 from marlin.fleet.simulator import step
-from marlin.games.equilibrium import best_response_gain
 from marlin.schedulers.marlin_nash import MarlinNash
-from marlin.schedulers.marlin_nash.bargaining import gains, play
 from marlin.schedulers.marlin_nash.deciding import decide
 from marlin.schedulers.marlin_nash.fleets import Fleet, random_fleet
 from marlin.schedulers.marlin_nash.practice import (
     Practice,
     even_split,
     heard_weights,
-    spread,
     totals,
 )
 from marlin.schedulers.marlin_nash.tokens import make_tokens
@@ -38,7 +34,6 @@ from marlin.schedulers.marlin_nash.training import make_policy, unpack
 from marlin.schedulers.schemes import SCHEMES
 from marlin.task import load_run, make_scheduler
 
-CLAIMS = (0.25, 0.5, 2.0, 4.0)
 HELD_OUT = 10_000
 SITES = (12, 64, 256)
 
@@ -80,30 +75,9 @@ def main() -> None:
         parser.error(f"{given.folder} is not of marlin_nash: name the folder of one of its runs")
     policy = make_policy(options, run.seed)
     with np.load(given.folder / "policy.npz") as stored:
-        agreement = unpack(policy, dict(stored))
+        unpack(policy, dict(stored))
     np.set_printoptions(precision=3, suppress=True)
-    print(f"{'':24}{'  '.join(OBJECTIVES)}")
-    print(f"{'weights agreed on':24}{agreement.weights}")
-    print(f"{'cost / even split':24}{agreement.costs}")
-    print(f"{'gain over disagreement':24}{gains(agreement.costs, agreement.otherwise)}")
-
     practice = Practice(options, task, np.random.default_rng(HELD_OUT))
-    first = torch.as_tensor(spread(practice.days, options.bargaining_days))
-    claimed = [agreement.weights]
-    for agent in range(len(OBJECTIVES)):
-        for factor in CLAIMS:
-            weights = agreement.weights.copy()
-            weights[agent] *= factor
-            claimed.append(weights / weights.sum())
-    weights = torch.as_tensor(np.array(claimed), dtype=torch.float32)
-    costs, _ = play(
-        policy, options.market, practice.home.fleet, practice.record, first.repeat(len(weights)),
-        weights.repeat_interleave(len(first), 0), task.world.epochs_per_day,
-    )  # fmt: skip
-    means = costs.reshape(len(weights), len(first), -1).mean(dim=1).double().numpy()
-    deviations = means[1:].reshape(len(OBJECTIVES), len(CLAIMS), -1)
-    print(f"{'gain of a false claim':24}{best_response_gain(means[0], deviations)}")
-
     for seed in range(given.fleets):
         fleet = random_fleet(task.world, practice.busiest, np.random.default_rng(HELD_OUT + seed))
         ratio = on_fleet(policy, options, practice, fleet, 4).numpy()

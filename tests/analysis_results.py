@@ -223,6 +223,20 @@ def bounds(results: Path, days: int, scenario: str = "year") -> None:
     pd.DataFrame(rows).to_parquet(results / "bounds" / f"{scenario}.parquet", index=False)
 
 
+def agreement(results: Path, seeds: int, scenario: str = "year") -> None:
+    """Agents that agreed: water weighs most, and TTFT would gain most by a false claim."""
+    rows = [
+        {
+            "scenario": scenario, "method": "marlin_nash", "ablation": "none", "seed": seed,
+            "objective": objective, "weight": (0.2, 0.25, 0.3, 0.25)[place],
+            "cost_ratio": 0.5 + 0.01 * seed, "claim_gain": (0.3, 0.1, 0.1, 0.2)[place],
+        }
+        for seed in range(seeds)
+        for place, objective in enumerate(OBJECTIVES)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_parquet(results / "agreement.parquet", index=False)
+
+
 def sources(results: Path, kind: str, scenario: str = "year") -> None:
     """Data sources of one scenario."""
     entries = [
@@ -271,5 +285,6 @@ def write(results: Path, *, seeds: int = 3, days: int = 6, kind: str = "embedded
     serving(results)
     fluid(results)
     bounds(results, days)
+    agreement(results, seeds)
     sources(results, kind)
     return results

@@ -53,6 +53,16 @@ def ratio(episodes: pd.DataFrame, method: str, other: str, objective: str) -> fl
     return float(trim_mean((own / base).to_numpy().ravel(), 0.25))
 
 
+def test_agreements_are_means_over_seeds(results: Path) -> None:
+    rows = load(results, "agreement")["rows"]
+    assert [row[0] for row in rows] == ["TTFT", "Carbon", "Water", "Energy cost"]
+    assert [row[1] for row in rows] == ["0.200", "0.250", "0.300", "0.250"]
+    assert rows[0][2] == "51.0 [50.0, 52.0]"
+    assert [as_number(row[3]) for row in rows] == [30.0, 10.0, 10.0, 20.0]
+    empty = tables.agreement_table(pd.read_parquet(results / "agreement.parquet").iloc[:0])
+    assert empty.rows == []
+
+
 def best_baseline(episodes: pd.DataFrame, objective: str) -> str:
     methods = [m for m in episodes["method"].unique() if not m.startswith("marlin")]
     return min(methods, key=lambda m: ratio(episodes, m, "round_robin", objective))

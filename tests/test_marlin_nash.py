@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from test_learners import budget
 from test_schedulers import TASK
 
+from marlin.agreement import agents_of
 from marlin.fleet.contract import OBJECTIVES, convert, row
 from marlin.fleet.power_down import sized_plan
 from marlin.fleet.simulator import step
@@ -455,6 +456,34 @@ def test_what_was_learned_survives_saving(tmp_path):
         plans.append(each.plan(TASK.observation(DAY, WORLD.idle_state(1))))
     np.testing.assert_array_equal(plans[0].routing, plans[1].routing)
     np.testing.assert_array_equal(plans[0].power, plans[1].power)
+
+
+def test_the_report_of_an_agreement_is_what_playing_it_again_gives():
+    options, task = replace(OPTIONS, fleets=0), small_task(25_000)
+    agreed = Agreement(np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.9, 0.5, 0.6, 0.7]), np.ones(4))
+    options._learned = pack(make_policy(options, 0), agreed, 0.01)
+    rows = list(agents_of(task, options))
+    assert [row["objective"] for row in rows] == list(OBJECTIVES)
+    weights = np.array([row["weight"] for row in rows])
+    np.testing.assert_array_equal(weights, agreed.weights)
+    np.testing.assert_array_equal([row["cost_ratio"] for row in rows], agreed.costs)
+    # Of the claims by the third agent, the best, played by itself.
+    practice = Practice(options, task, np.random.default_rng(0))
+    policy = make_policy(options, 0)
+    unpack(policy, options.weights())
+    claimed = np.tile(weights, (5, 1))
+    claimed[1:, 2] *= bargaining.CLAIMS
+    claimed /= claimed.sum(axis=1, keepdims=True)
+    heard = heard_weights(torch.as_tensor(claimed).float(), options.least_weight)
+    first = torch.zeros(5, dtype=torch.long)
+    water = play(
+        policy, options.market, practice.home.fleet, practice.record, first, heard,
+        task.world.epochs_per_day,
+    )[0][:, 2].numpy()  # fmt: skip
+    saved = max(0.0, 1.0 - water[1:].min() / water[0])
+    assert rows[2]["claim_gain"] == pytest.approx(saved, abs=1e-5)
+    assert saved > 0.0
+    assert list(agents_of(small_task(64), options)) == []
 
 
 def test_supporting_weights_by_hand():

@@ -112,7 +112,7 @@ def test_a_setting_of_the_serving_section_makes_profiles_anew_but_no_scenario(co
 def test_how_test_days_are_scored_trains_nothing_anew(copy):
     suite = "conf/suite/probe.yaml"
     with copy.edited(suite, '"scenario.test_days=1"', '"scenario.test_days=1", "scoring.epochs=3"'):
-        assert copy.planned() == of_cells("evaluate") | DOWNSTREAM
+        assert copy.planned() == {"bounds"} | of_cells("evaluate") | DOWNSTREAM
     with copy.edited(suite, '"scenario.test_days=1"', '"scenario.test_days=2"'):
         assert copy.planned() == {"bounds"} | of_cells("evaluate") | DOWNSTREAM
 

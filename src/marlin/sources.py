@@ -19,6 +19,7 @@ STAGES = {
     "train": "marlin.train",
     "evaluate": "marlin.evaluate",
     "bounds": "marlin.bounds.__main__",
+    "agreement": "marlin.agreement",
     "collect": "marlin.analysis.collect",
     "tables": "marlin.analysis.tables",
     "figures": "marlin.analysis.figures",

@@ -25,9 +25,30 @@ rule collect:
         " && python -m marlin.seal {output.seal} {output.tables}) > {log} 2>&1"
 
 
+# Of a suite without marlin_nash, an empty table.
+rule agreement:
+    input:
+        record=expand("{folder}/run.json", folder=BARGAINED),
+        policy=ancient(expand("{folder}/policy.npz", folder=BARGAINED)),
+        code=code("agreement"),
+    output:
+        agreement="<results>/agreement.parquet",
+        seal="<results>/seals/agreement.sha256",
+    log:
+        "<results>/logs/agreement.log",
+    conda:
+        "../../environment.yml"
+    params:
+        folders=BARGAINED,
+    shell:
+        "(python -m marlin.agreement {params.folders} --output {output.agreement}"
+        " && python -m marlin.seal {output.seal} {output.agreement}) > {log} 2>&1"
+
+
 rule tables:
     input:
         runs=rules.collect.output.tables,
+        agreement="<results>/agreement.parquet",
         profiles="<results>/serving/profiles.parquet",
         silicon="<results>/serving/silicon.parquet",
         power="<results>/serving/power.csv",

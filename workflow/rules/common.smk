@@ -26,6 +26,7 @@ TABLES = (
     "improvements",
     "fronts",
     "decisions",
+    "agreement",
     "ablations",
     "calibration",
     "profiles",
@@ -134,6 +135,12 @@ def product_settings(product):
     return shlex.join(product.overrides)
 
 
+BARGAINED = [
+    folder.as_posix()
+    for cell in CELLS.values()
+    if cell.name.split("/")[1:] == ["marlin_nash", "none"]
+    for folder in PLAN.folders(cell)
+]
 BOUND_FILES = expand("<results>/bounds/{stem}.parquet", stem=PLAN.bounds)
 RUN_FILES = [
     *expand("<results>/data/{stem}.nc", stem=PLAN.scenarios),

@@ -44,6 +44,7 @@ rule verify:
             allow_missing=True,
         ),
         rules.collect.output.seal,
+        rules.agreement.output.seal,
         rules.tables.output.seal,
         rules.figures.output.seal,
         rules.paper.output.seal,

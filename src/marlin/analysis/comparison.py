@@ -173,6 +173,28 @@ def references(frame: pd.DataFrame, bounds: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def agreement(agents: pd.DataFrame) -> pd.DataFrame:
+    """The agreements of marlin_nash over seeds, one row an agent.
+
+    `weight`, `cost_percent` of the even split's, `claim_gain_percent` of its cost that an agent
+    would save by claiming another weight alone; each with an interval over seeds.
+    """
+    scales = {"weight": 1.0, "cost_ratio": 100.0, "claim_gain": 100.0}
+    names = {"weight": "weight", "cost_ratio": "cost_percent", "claim_gain": "claim_gain_percent"}
+    rows = []
+    for objective in OBJECTIVES if len(agents) else ():
+        own = agents[agents["objective"] == objective]
+        row: dict[str, str | float] = {"objective": objective}
+        for name, scale in scales.items():
+            strata = [
+                scale * part[name].to_numpy(dtype=np.float64)[:, None]
+                for _, part in own.groupby("scenario")
+            ]
+            row |= summary.columns(names[name], estimate(strata))
+        rows.append(row)
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["objective"])
+
+
 def _ratios(frame: pd.DataFrame, method: str, baseline: dict[str, list[Array]]) -> list[Array]:
     """Objectives over the baseline's, per scenario an array [seeds, days, objectives].
 

@@ -78,6 +78,10 @@ EPOCHS = FileSchema(
 )
 LEARNING = FileSchema("learning.parquet", (*RUN_KEYS, "training_epochs", "variant"), OBJECTIVES)
 
+AGREEMENT = FileSchema(
+    "agreement.parquet", (*RUN_KEYS, "objective"), ("weight", "cost_ratio", "claim_gain")
+)
+
 # What balanced scores and gaps are measured against.
 SCORE_BASELINE = "weighted_round_robin"
 BOUND_TARGETS = {"ttft_s": "ttft", "carbon_kg": "carbon", "water_l": "water", "cost_usd": "cost"}

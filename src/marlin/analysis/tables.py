@@ -15,6 +15,7 @@ from marlin.analysis import comparison, summary
 from marlin.analysis.display import NOTHING, Table, decimals, number, unit, with_interval
 from marlin.analysis.numbers import prose_numbers
 from marlin.analysis.schema import (
+    AGREEMENT,
     BOUND_TARGETS,
     BOUNDS,
     EPISODES,
@@ -282,6 +283,22 @@ def _milliseconds(cell: pd.Series) -> list[str]:
     ]
 
 
+def agreement_table(agents: pd.DataFrame) -> Table:
+    """What the agents of marlin_nash agreed on and could save by leaving it, over seeds."""
+    values = comparison.agreement(agents)
+    rows = [
+        [
+            OBJECTIVE_NAMES[cell["objective"]],
+            with_interval(summary.estimate_of(cell, "weight"), 3),
+            with_interval(summary.estimate_of(cell, "cost_percent"), 1),
+            with_interval(summary.estimate_of(cell, "claim_gain_percent"), 1),
+        ]
+        for _, cell in values.iterrows()
+    ]
+    columns = ["Agent", "Weight", "Cost, % of even split", "Saved by a false claim, %"]
+    return Table("agreement", columns, rows, values)
+
+
 def ablations_table(episodes: pd.DataFrame) -> Table:
     """Change of each objective when a part of a method is switched off."""
     values = summary.ablations(episodes)
@@ -427,6 +444,7 @@ def build(results_dir: Path) -> None:
         improvements_table(frame),
         fronts_table(frame, bounds),
         decisions_table(list(dict.fromkeys(parts_of(m)[0] for m in summary.methods_of(frame)))),
+        agreement_table(read(results_dir / "agreement.parquet", AGREEMENT)),
         ablations_table(episodes),
         calibration_table(silicon),
         profiles_table(silicon, profiles),

@@ -64,7 +64,12 @@ class MarlinNash(Scheduler):
         from marlin.schedulers.marlin_nash.deciding import Market
 
         return Market(
-            self.sharpness, self.later_rounds, self.rounds, self.relaxation, self.least_nodes
+            sharpness=self.sharpness,
+            later_rounds=self.later_rounds,
+            rounds=self.rounds,
+            relaxation=self.relaxation,
+            least_nodes=self.least_nodes,
+            rescue=True,
         )
 
     @property

@@ -31,6 +31,7 @@ from torch import Tensor
 from marlin.fleet.contract import OBJECTIVES, row
 from marlin.fleet.simulator import step
 from marlin.games.bargaining import nash
+from marlin.games.equilibrium import best_response_gain
 from marlin.schedulers.marlin_nash.deciding import Market, decide
 from marlin.schedulers.marlin_nash.fleets import Fleet, Record
 from marlin.schedulers.marlin_nash.network import Policy
@@ -41,6 +42,7 @@ DIVISIONS = 4  # of each weight in the candidates: 35 of them
 STEPS = 4  # towards weights that support themselves
 PLAYS = 36 + STEPS  # of a day to bargain about it: every candidate, the even split, the steps
 LEAST_COST = 0.02  # of the even split's: prices may be negative
+CLAIMS = (0.25, 0.5, 2.0, 4.0)  # of an agent's weight, that it may claim instead
 LEAST_GAIN = 0.02  # of a cost: keeps weights defined where an agent gains nothing
 
 
@@ -137,6 +139,26 @@ def agree(
     product = (gained.clip(0.0) ** terms.powers).prod(axis=1)
     best = int((product if product.any() else gained.min(axis=1)).argmax())
     return Agreement(weights[best], costs[best], otherwise)
+
+
+def claim_gains(
+    policy: Policy, market: Market, fleet: Fleet, record: Record, first: Tensor, epochs: int,
+    weights: np.ndarray, least_weight: float,
+) -> np.ndarray:  # fmt: skip
+    """Share of its cost [J] that each agent could save if it alone claimed another weight.
+
+    The best of `CLAIMS`, on days from `first` [N] on; the others keep to `weights` [J].
+    """
+    claims = np.array(CLAIMS)
+    tried = np.tile(weights, (len(weights), len(claims), 1))
+    for agent in range(len(weights)):
+        tried[agent, :, agent] *= claims
+    every = np.concatenate([weights[None], tried.reshape(-1, len(weights))])
+    every = torch.as_tensor(every / every.sum(axis=1, keepdims=True), dtype=torch.float32)
+    heard = heard_weights(every, least_weight).repeat_interleave(len(first), 0)
+    costs, _ = play(policy, market, fleet, record, first.repeat(len(every)), heard, epochs)
+    means = costs.reshape(len(every), len(first), -1).mean(dim=1).double().numpy()
+    return best_response_gain(means[0], means[1:].reshape(*tried.shape))
 
 
 def untried(terms: Terms) -> Agreement:

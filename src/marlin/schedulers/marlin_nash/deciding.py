@@ -45,6 +45,7 @@ class Market:
     rounds: int  # price updates for the coming epoch, from those prices
     relaxation: float
     least_nodes: float  # of a site that runs; 0: sites and nodes come in part
+    rescue: bool  # whether what waits takes room, and nodes that are off count if too few are on
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def decide(pools: Pools, tokens: Tokens, answer: Answer, market: Market) -> Deci
     bids = weights / weights.norm(dim=1, keepdim=True) * torch.exp(2.0 * answer.bid)
     bids = market.sharpness * bids
     room = torch.sigmoid(REACH * answer.room + ROOM_START) * tokens.available
-    room = (room - tokens.waiting).clamp_min(0.0)
+    waiting = tokens.waiting if market.rescue else torch.zeros_like(tokens.waiting)
+    room = (room - waiting).clamp_min(0.0)
     fast = FAST_IS_IDLE * weights[:, :1]
     busy = torch.sigmoid(REACH * answer.busy + BUSY_START - fast)
     busy = LEAST_BUSY + (1.0 - LEAST_BUSY) * busy
@@ -75,23 +77,24 @@ def decide(pools: Pools, tokens: Tokens, answer: Answer, market: Market) -> Deci
     )
     use = (chosen(worth, prices) * tokens.later_work).sum((1, 2))
     if market.least_nodes:
-        runs = running(pools, tokens, (use + tokens.waiting) / busy, room, market.least_nodes)
+        runs = running(pools, tokens, (use + waiting) / busy, room, market.least_nodes)
         room = room * runs[:, pools.site]
         prices = clear(
             worth, tokens.later_work, room, pools, prices, market.rounds, market.relaxation
         )
         use = (chosen(worth, prices) * tokens.later_work).sum((1, 2))
-    wanted = ((use + tokens.waiting) / busy).clamp(max=1.0)
+    wanted = ((use + waiting) / busy).clamp(max=1.0)
 
     rush = torch.sigmoid(REACH * answer.rush + RUSH_START)[:, None]
-    booting = (wanted - tokens.on).clamp_min(0.0) * (1.0 - pools.late) * busy
-    booting = torch.maximum(rush * booting, _needed(pools, tokens, busy))
+    booting = rush * (wanted - tokens.on).clamp_min(0.0) * (1.0 - pools.late) * busy
+    if market.rescue:
+        booting = torch.maximum(booting, _needed(pools, tokens, busy))
     warm = tokens.on * torch.sigmoid(REACH * answer.warm + WARM_START) + booting
-    warm = (warm - tokens.waiting).clamp_min(0.0)
+    warm = (warm - waiting).clamp_min(0.0)
     worth = _worth(pools, answer, bids, tokens.factors)
     prices = clear(worth, tokens.work, warm, pools, prices, market.rounds, market.relaxation)
     shares = chosen(worth, prices)
-    use = (shares * tokens.work).sum((1, 2)) + tokens.waiting
+    use = (shares * tokens.work).sum((1, 2)) + waiting
     beyond = (use / busy.clamp_min(FULL_ENOUGH) - tokens.on).clamp_min(0.0)
     serving = torch.minimum(tokens.on, use / busy) + beyond / (1.0 - pools.late)
     kept = torch.sigmoid(REACH * answer.keep + KEEP_START) * tokens.on

@@ -61,10 +61,9 @@ class Practice:
         self.days = np.arange(len(days)) * task.world.epochs_per_day
         demand = task.epochs.inputs.arrival_rate_per_s[task.epochs.split == TRAIN]
         self.busiest = demand[demand.sum(axis=(1, 2, 3)).argmax()]
-        self.mix = demand.mean(axis=(0, 1)) / demand.mean(axis=(0, 1)).sum()
         self.demand_error = demand_error(self.record)
         self.spent = 0
-        self.home = self._walk(home_fleet(task.world, self.mix))
+        self.home = self._walk(home_of(task))
         self.others = [self._random() for _ in range(options.fleets)]
 
     def next(self) -> Walk:
@@ -128,6 +127,13 @@ class Practice:
         plan = even_split(fleet, known.forecast)
         _, outcome = step(world, world.idle_state(REFERENCE_EPOCHS), plan, known.truth)
         return totals(outcome).mean(dim=0)
+
+
+def home_of(task: Task) -> Fleet:
+    """The run's own fleet, serving the mean mix of its training days."""
+    demand = task.epochs.inputs.arrival_rate_per_s[task.epochs.split == TRAIN]
+    mix = demand.mean(axis=(0, 1))
+    return home_fleet(task.world, mix / mix.sum())
 
 
 def demand_error(record: Record) -> float:

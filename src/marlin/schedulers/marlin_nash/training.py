@@ -149,7 +149,8 @@ def unrolled(
 ) -> tuple[Tensor, State]:
     """Mean weighted cost of a horizon over all worlds of a walk, and the state after it."""
     pools, state = walk.fleet.pools, walk.state
-    smooth = replace(options.market, least_nodes=0.0)  # a step has no slope
+    # Steps have no slope; and a policy that is rescued would learn to keep too few nodes.
+    smooth = replace(options.market, least_nodes=0.0, rescue=False)
     cost = torch.zeros(len(walk.weights))
     for ahead in range(options.horizon):
         known = walk.fleet.inputs(practice.record, practice.days, walk.day, walk.offset + ahead)
