@@ -138,7 +138,7 @@ def product_settings(product):
 BARGAINED = [
     folder.as_posix()
     for cell in CELLS.values()
-    if cell.name.split("/")[1:] == ["marlin_nash", "none"]
+    if (cell.method, cell.ablation) == ("marlin_nash", "none")
     for folder in PLAN.folders(cell)
 ]
 BOUND_FILES = expand("<results>/bounds/{stem}.parquet", stem=PLAN.bounds)
