@@ -38,9 +38,11 @@ from marlin.errors import UserError
 
 PUBLISHED_SYSTEMS = "published systems"
 ALL_SCHEDULERS = "all schedulers"
+NEAREST = "nearest"
 LEADER_COLUMNS = [
-    "field", "objective", "best", "nearest", "margin_percent", "margin_percent_low",
+    "field", "objective", "best", "next", "margin_percent", "margin_percent_low",
     "margin_percent_high", "improvement", "improvement_low", "improvement_high",
+    "under_nearest_percent", "under_nearest_percent_low", "under_nearest_percent_high",
     "gap_percent", "gap_percent_low", "gap_percent_high",
 ]  # fmt: skip
 
@@ -48,11 +50,12 @@ LEADER_COLUMNS = [
 def leaders(frame: pd.DataFrame, bounds: pd.DataFrame) -> pd.DataFrame:
     """The best on each objective among published systems, and among all schedulers of the run.
 
-    `nearest` is the best of another system: forms and variants of one system do not compete. Its
-    margin over it is a reduction in per cent, with the probability of improvement; `gap_percent` is
-    the share of the way from weighted round robin to the bound that the best goes (not a number
-    where weighted round robin did not run). A field with one system has no rows. What plans on the
-    truth takes no part.
+    `next` is the best of another system: forms and variants of one system do not compete. Its
+    margin over it is a reduction in per cent, with the probability of improvement;
+    `under_nearest_percent` is the reduction against the scheduler `nearest`; `gap_percent` is the
+    share of the way from weighted round robin to the bound that the best goes. The last two are not
+    a number where the scheduler that they need did not run. A field with one system has no rows.
+    What plans on the truth takes no part.
     """
     methods = summary.methods_of(frame)
     fields = {
@@ -72,14 +75,17 @@ def leaders(frame: pd.DataFrame, bounds: pd.DataFrame) -> pd.DataFrame:
             }
             best = min(members, key=level.__getitem__)
             others = [method for method in members if system_of(method) != system_of(best)]
-            nearest = min(others, key=level.__getitem__)
-            margin = reduction_percent(scores[best], scores[nearest])
-            better = probability_of_improvement(scores[best], scores[nearest])
+            following = min(others, key=level.__getitem__)
+            margin = reduction_percent(scores[best], scores[following])
+            better = probability_of_improvement(scores[best], scores[following])
             row: dict[str, str | float] = {
-                "field": name, "objective": objective, "best": best, "nearest": nearest,
+                "field": name, "objective": objective, "best": best, "next": following,
                 **summary.columns("margin_percent", margin),
                 **summary.columns("improvement", better),
             }  # fmt: skip
+            if NEAREST in methods:
+                under = reduction_percent(scores[best], summary.strata(frame, NEAREST, objective))
+                row |= summary.columns("under_nearest_percent", under)
             if SCORE_BASELINE in methods:
                 baseline = summary.strata(frame, SCORE_BASELINE, objective)
                 least = summary.bound_strata(frame, bounds, objective)

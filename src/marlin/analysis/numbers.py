@@ -111,7 +111,7 @@ def leaders_sentence(leaders: pd.DataFrame) -> str:
     own = leaders[leaders["field"] == comparison.PUBLISHED_SYSTEMS]
     parts = [
         f"{method_name(row['best'])} on {IN_SENTENCE[row['objective']]} "
-        f"({number(row['margin_percent'], 1)}{PERCENT} below {method_name(row['nearest'])})"
+        f"({number(row['margin_percent'], 1)}{PERCENT} below {method_name(row['next'])})"
         for _, row in own.iterrows()
     ]
     return f"Of the published systems the best are {listing(parts)}." if parts else ""

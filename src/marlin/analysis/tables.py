@@ -202,18 +202,22 @@ def _pairs(values: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series, pd.Serie
 def leaders_table(frame: pd.DataFrame, bounds: pd.DataFrame) -> Table:
     """The best on each objective among published systems and among all, and the next system."""
     values = comparison.leaders(frame, bounds)
-    columns = ["Among", "Objective", "Best", "Next", "Margin, %", "P(better)", "Gap closed, %"]
+    columns = ["Among", "Objective", "Best", "Next", "Margin, %", "P(better)"]
+    columns += ["Under nearest, %", "Gap closed, %"]
     rows = [
         [
             cell["field"],
             OBJECTIVE_NAMES[cell["objective"]],
             method_name(cell["best"]),
-            method_name(cell["nearest"]),
+            method_name(cell["next"]),
             with_interval(summary.estimate_of(cell, "margin_percent"), 1),
             with_interval(summary.estimate_of(cell, "improvement"), 2),
-            NOTHING
-            if pd.isna(cell["gap_percent"])
-            else with_interval(summary.estimate_of(cell, "gap_percent"), 1),
+            *(
+                NOTHING
+                if pd.isna(cell[name])
+                else with_interval(summary.estimate_of(cell, name), 1)
+                for name in ("under_nearest_percent", "gap_percent")
+            ),
         ]
         for _, cell in values.iterrows()
     ]
