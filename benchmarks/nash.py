@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from decisions import decision_times, widened
 
-from marlin.compose import load
+from marlin.agreement import trained
 from marlin.fleet.contract import OBJECTIVES
 from marlin.fleet.simulator import step
-from marlin.schedulers.marlin_nash import MarlinNash
 from marlin.schedulers.marlin_nash.deciding import decide
 from marlin.schedulers.marlin_nash.fleets import Fleet, random_fleet
 from marlin.schedulers.marlin_nash.practice import (
@@ -32,7 +31,7 @@ from marlin.schedulers.marlin_nash.practice import (
 from marlin.schedulers.marlin_nash.tokens import make_tokens
 from marlin.schedulers.marlin_nash.training import make_policy, unpack
 from marlin.schedulers.schemes import SCHEMES
-from marlin.task import load_run, make_scheduler
+from marlin.task import load_run
 
 HELD_OUT = 10_000
 SITES = (12, 64, 256)
@@ -69,13 +68,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--fleets", type=int, default=8)
     given = parser.parse_args()
-    run = load(given.folder / "resolved.yaml")
-    task, options = load_run(run), make_scheduler(run)
-    if not isinstance(options, MarlinNash):
-        parser.error(f"{given.folder} is not of marlin_nash: name the folder of one of its runs")
-    policy = make_policy(options, run.seed)
-    with np.load(given.folder / "policy.npz") as stored:
-        unpack(policy, dict(stored))
+    run, options = trained(given.folder)
+    task, policy = load_run(run), make_policy(options, run.seed)
+    unpack(policy, options.weights())
     np.set_printoptions(precision=3, suppress=True)
     practice = Practice(options, task, np.random.default_rng(HELD_OUT))
     for seed in range(given.fleets):

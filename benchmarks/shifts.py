@@ -26,7 +26,8 @@ import pandas as pd
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
-from marlin.compose import compose, load
+from marlin.agreement import trained
+from marlin.compose import compose
 from marlin.config import Fault, FaultsConfig, RunConfig
 from marlin.errors import UserError
 from marlin.fleet.contract import OBJECTIVES
@@ -127,13 +128,9 @@ def worlds(run: RunConfig, usual: Task, days: np.ndarray, busiest: str) -> dict[
 
 def rows_of(folder: Path, given: argparse.Namespace) -> list[dict]:
     """A row a shift and form."""
-    run = load(folder / "resolved.yaml")
+    run, options = trained(folder)
     usual = load_run(run)
     days = stretch(usual, SPLITS[given.split], given.first)
-    options = make_scheduler(run)
-    if not isinstance(options, MarlinNash):
-        raise UserError(f"{folder} is a run of {run.method['name']}: give runs of marlin_nash")
-    options.load(folder / "policy.npz")
     methods = {
         name: make_scheduler(run.model_copy(update={"method": compose([f"method={name}"]).method}))
         for name in ("mpc", "weighted_round_robin")

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from marlin.compose import load
+from marlin.config import RunConfig
 from marlin.entry import guard
 from marlin.errors import UserError
 from marlin.files import write_parquet
@@ -53,13 +54,19 @@ def agents_of(task: Task, options: MarlinNash) -> Iterator[dict[str, Any]]:
         yield dict(zip(COLUMNS, (*identity, *agent), strict=True))
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """The same of the run in a folder. Raises UserError where it is of another method."""
+def trained(folder: Path) -> tuple[RunConfig, MarlinNash]:
+    """The run in a folder and what it trained. Raises UserError where it is of another method."""
     run = load(folder / "resolved.yaml")
     options = make_scheduler(run)
     if not isinstance(options, MarlinNash):
         raise UserError(f"{folder} is a run of {run.method['name']}: give runs of marlin_nash")
     options.load(folder / "policy.npz")
+    return run, options
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """The agents of the run in a folder, as `agents_of`; raises what `trained` does."""
+    run, options = trained(folder)
     rows = list(agents_of(load_run(run), options))
     if not rows:
         print(f"{folder}: the budget left no day to bargain about, so nothing was agreed on")

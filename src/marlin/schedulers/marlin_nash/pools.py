@@ -16,6 +16,7 @@ from torch import Tensor
 from marlin.fleet.terms import TINY
 from marlin.fleet.world import World
 from marlin.schedulers.curves import at_use, curves, mix_rate_per_s
+from marlin.schedulers.loads import load_per_request_per_s
 
 ENERGY_USE, LATENCY_USE = 0.85, 0.75  # utilisations at which pools are compared
 NEAR_S = 0.02  # a site is near to users that it serves about this much faster than others do
@@ -63,8 +64,6 @@ def make_pools(world: World, mix: np.ndarray) -> Pools:
     work = np.log(1.0 / np.clip(rate, TINY, None).mean(axis=(0, 2)))  # [M]
     every = nodes[..., None, None] * rate  # [D, G, M, S]
     load = np.where(every > 0.0, 1.0 / np.clip(every, TINY, None), 0.0)
-    whole = every.sum(axis=1)
-    site_load = np.where(whole > 0.0, 1.0 / np.clip(whole, TINY, None), 0.0)
     nearest = np.exp(-(constants.rtt_s - constants.rtt_s.min(axis=1, keepdims=True)) / NEAR_S)
     late = np.clip(constants.cold_s / world.epoch_s, 0.0, MOST_LATE)
     return Pools(
@@ -73,7 +72,7 @@ def make_pools(world: World, mix: np.ndarray) -> Pools:
         nodes=tensor(nodes.ravel()),
         has_nodes=tensor(some.ravel()),
         load=tensor(load.reshape(sites * types, *load.shape[2:])),
-        site_load=tensor(site_load),
+        site_load=tensor(load_per_request_per_s(world)),
         size=tensor(size.ravel()),
         site_size=tensor(size.sum(axis=1)),
         energy=tensor((energy / (energy * size).sum()).ravel()),
