@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import colors
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
@@ -14,15 +15,33 @@ from matplotlib.legend import Legend
 from matplotlib.text import Text
 
 from marlin import inputs
+from marlin.analysis import ablations as ablations_by_hand
 from marlin.analysis import behaviour, figures, summary
 from marlin.analysis.collect import collect
+from marlin.analysis.plots import ablations, calibration, day, learning, pareto, power
 from marlin.analysis.plots import behaviour as behaviour_plot
-from marlin.analysis.plots import calibration, day, learning, pareto, power
 from marlin.analysis.plots.style import COLUMN_IN, PAGE_IN, method_style, style
-from marlin.analysis.schema import METHOD_NAMES, order_methods
+from marlin.analysis.schema import METHOD_NAMES, groups, order_methods
 from marlin.errors import UserError
 
 NAMES = ("pareto", "day", "learning", "calibration", "power")
+DRAWN = (*NAMES, "ablations")
+
+
+def ablated(episodes: pd.DataFrame) -> pd.DataFrame:
+    """Episodes with two ablations of MARLIN: one that costs a tenth of carbon, one of no effect."""
+    full = episodes[episodes["method"].isin(["marlin", "marlin_carbon"])]
+    worse = full.assign(ablation="no_veto", carbon_kg=full["carbon_kg"] * 1.1)
+    return pd.concat([episodes, worse, full.assign(ablation="no_her")], ignore_index=True)
+
+
+def points(panel: Axes) -> list[tuple[float, ...]]:
+    """Where a panel has points with intervals, x and y, to nine digits."""
+    lines = [c.lines[0] for c in panel.containers if isinstance(c, ErrorbarContainer)]
+    return [
+        tuple(round(float(np.asarray(of())[0]), 9) for of in (line.get_xdata, line.get_ydata))
+        for line in lines
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +64,7 @@ def drawn(results: Path) -> dict[str, Figure]:
             "learning": learning.draw(curves),
             "calibration": calibration.draw(pd.read_parquet(results / "serving/silicon.parquet")),
             "power": power.draw(pd.read_csv(results / "serving/power.csv")),
+            "ablations": ablations.draw(summary.ablations(ablated(episodes)), 2),
         }
 
 
@@ -58,7 +78,7 @@ def test_three_formats_with_equal_bytes_on_a_second_build(results: Path) -> None
         assert b"<dc:date>" not in (results / "figures" / f"{name}.svg").read_bytes()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DRAWN)
 def test_text_is_readable_and_inside_the_figure(drawn: dict[str, Figure], name: str) -> None:
     figure = drawn[name]
     canvas = FigureCanvasAgg(figure)
@@ -75,7 +95,7 @@ def test_text_is_readable_and_inside_the_figure(drawn: dict[str, Figure], name: 
         assert min(box.x0, box.y0, width - box.x1, height - box.y1) >= 0.0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DRAWN)
 def test_the_legend_covers_neither_data_nor_labels(drawn: dict[str, Figure], name: str) -> None:
     figure = drawn[name]
     FigureCanvasAgg(figure).draw()
@@ -103,15 +123,45 @@ def test_points_of_the_pareto_figure_are_the_ratios(
 ) -> None:
     table = summary.relative_to_reference(pd.read_parquet(results / "episodes.parquet"))
     expected = table.pivot(index="method", columns="objective", values="ratio")
-    panel = drawn["pareto"].axes[0]
-    drawn_lines = [c.lines[0] for c in panel.containers if isinstance(c, ErrorbarContainer)]
-    points = {
-        tuple(round(float(np.asarray(of())[0]), 9) for of in (line.get_xdata, line.get_ydata))
-        for line in drawn_lines
-    }
-    assert points == {
+    assert set(points(drawn["pareto"].axes[0])) == {
         (round(row["ttft_s"], 9), round(row["carbon_kg"], 9)) for _, row in expected.iterrows()
     }
+
+
+def test_points_of_the_ablations_figure_are_the_changes(drawn: dict[str, Figure]) -> None:
+    panels = drawn["ablations"].axes
+    assert [t.get_text() for t in panels[0].get_yticklabels()] == ["no_her", "no_veto"]
+    # Row no_veto: balanced above, the variant for carbon below.
+    assert sorted(points(panels[1])) == [(0.0, -0.17), (0.0, 0.17), (10.0, 0.83), (10.0, 1.17)]
+    assert max(points(panels[4]))[0] == pytest.approx(100.0 * (1.1**0.25 - 1.0))
+
+
+def test_the_ablations_figure_is_drawn_where_a_suite_has_ablations(results: Path) -> None:
+    assert not (results / "figures" / "ablations.pdf").exists()
+    path = results / "episodes.parquet"
+    before = path.read_bytes()
+    ablated(pd.read_parquet(path)).to_parquet(path)
+    figures.build(results)
+    path.write_bytes(before)
+    assert (results / "figures" / "ablations.pdf").is_file()
+
+
+def test_ablations_by_hand(results: Path, tmp_path: Path) -> None:
+    folders = []
+    episodes = ablated(pd.read_parquet(results / "episodes.parquet"))
+    for (ablation, seed), part in groups(episodes, ["ablation", "seed"]):
+        folders.append(tmp_path / f"{ablation}-{seed}")
+        folders[-1].mkdir()
+        part[part["method"] == "marlin"].to_parquet(folders[-1] / "episodes.parquet")
+    picture = ablations_by_hand.build(tmp_path / "out", folders)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    table = pd.read_csv(tmp_path / "out" / "ablations.csv").set_index(["ablation", "objective"])
+    assert table.loc[("no_veto", "carbon_kg"), "change_percent"] == pytest.approx(10.0)
+    with pytest.raises(UserError, match="same ablation and seed"):
+        ablations_by_hand.build(tmp_path / "out", [*folders, folders[0]])
+    alone = [folder for folder in folders if not folder.name.startswith("none")]
+    with pytest.raises(UserError, match="add those of ablation=none"):
+        ablations_by_hand.build(tmp_path / "out", alone)
 
 
 def test_fleet_objectives_of_an_epoch_by_hand() -> None:

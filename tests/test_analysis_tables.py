@@ -351,7 +351,25 @@ def test_ablations_are_paired_with_the_full_method(episodes: pd.DataFrame) -> No
     assert table.loc["carbon_kg", "change_percent"] == pytest.approx(10.0)
     assert table.loc["water_l", "change_percent"] == 0.0
     shown = tables.ablations_table(frame)
-    assert shown.rows == [["MARLIN", "no_veto", "–", "10.0", "–", "–"]]
+    # The fourth root of 1.1.
+    assert shown.rows == [["MARLIN", "no_veto", "–", "10.0", "–", "–", "2.4"]]
+
+
+def test_forms_as_run_are_held_against_the_common_form(episodes: pd.DataFrame) -> None:
+    assert tables.regimes_table(episodes).rows == []
+    own = episodes[episodes["method"].isin(["nsga2", "marlin_carbon"])]
+    forms = {"nsga2": "nsga2_as_run", "marlin_carbon": "marlin_as_run_carbon"}
+    as_run = own.assign(
+        method=own["method"].map(forms),
+        ttft_s=2.0 * own["ttft_s"],
+        dropped=0.25 * own["requests"],
+    )
+    frame = pd.concat([episodes, as_run], ignore_index=True)
+    rows = tables.regimes_table(frame).rows
+    assert rows == [
+        ["NSGA-II", "100.0", "–", "–", "–", "0.00", "25.00"],
+        ["MARLIN carbon", "100.0", "–", "–", "–", "0.00", "25.00"],
+    ]
 
 
 def test_scenarios_are_shown_apart_and_pooled_for_the_claims(episodes: pd.DataFrame) -> None:

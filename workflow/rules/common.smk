@@ -26,6 +26,7 @@ TABLES = (
     "improvements",
     "fronts",
     "decisions",
+    "regimes",
     "agreement",
     "ablations",
     "calibration",
@@ -34,7 +35,10 @@ TABLES = (
     "fluid",
     "sources",
 )
-FIGURES = ("pareto", "day", "learning", "calibration", "power")
+ABLATED = any(cell.ablation != "none" for cell in PLAN.cells)
+FIGURES = ("pareto", "day", "learning", "calibration", "power") + (
+    "ablations",
+) * ABLATED
 
 reproduce.set_environment(config.get("mirror"))
 

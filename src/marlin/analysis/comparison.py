@@ -13,6 +13,7 @@ import pandas as pd
 
 from marlin.analysis import summary
 from marlin.analysis.schema import (
+    AS_RUN,
     BOUND_TARGETS,
     OBJECTIVES,
     REFERENCE_METHOD,
@@ -44,6 +45,11 @@ LEADER_COLUMNS = [
     "margin_percent_high", "improvement", "improvement_low", "improvement_high",
     "under_nearest_percent", "under_nearest_percent_low", "under_nearest_percent_high",
     "gap_percent", "gap_percent_low", "gap_percent_high",
+]  # fmt: skip
+
+REGIME_COLUMNS = [
+    "method", "as_run", "objective", "change_percent", "change_percent_low", "change_percent_high",
+    "dropped_percent", "dropped_as_run_percent",
 ]  # fmt: skip
 
 
@@ -177,6 +183,33 @@ def references(frame: pd.DataFrame, bounds: pd.DataFrame) -> pd.DataFrame:
             row[f"gap_{target}_percent"] = percent.point
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def regimes(frame: pd.DataFrame) -> pd.DataFrame:
+    """What the forms that authors ran change, against the form that is held to everyone's terms.
+
+    One row a policy of which both forms ran and an objective: method (of the common form),
+    `change_percent` and interval, paired by seed and day, positive where the form as run is higher,
+    and requests dropped by either, `dropped_percent` and `dropped_as_run_percent`.
+    """
+    methods = summary.methods_of(frame)
+    totals = frame.groupby("method")[["dropped", "requests"]].sum()
+    dropped = 100.0 * totals["dropped"] / totals["requests"]
+    rows = []
+    for method in methods:
+        base, variant = parts_of(method)
+        other = "_".join(filter(None, (f"{base}{AS_RUN}", variant)))
+        if other not in methods:
+            continue
+        shares = {
+            "dropped_percent": dropped[method], "dropped_as_run_percent": dropped[other],
+        }  # fmt: skip
+        for objective in OBJECTIVES:
+            own, changed = (summary.strata(frame, m, objective) for m in (method, other))
+            change = estimate([100.0 * (ratio - 1.0) for ratio in paired_ratio(changed, own)])
+            row = {"method": method, "as_run": other, "objective": objective}
+            rows.append(row | summary.columns("change_percent", change) | shares)
+    return pd.DataFrame(rows, columns=REGIME_COLUMNS)
 
 
 def agreement(agents: pd.DataFrame) -> pd.DataFrame:

@@ -37,6 +37,7 @@ from marlin.analysis.statistics import (
 )
 from marlin.errors import UserError
 
+MEAN_OF_FOUR = "mean"
 LEAST_RATIO = 0.01  # in a geometric mean: where prices are negative a cost may be too
 SAMPLING_ERRORS = 4.0  # standard errors that a sampled score may lie below its bound
 
@@ -247,9 +248,16 @@ def scores(frame: pd.DataFrame, bounds: pd.DataFrame) -> pd.DataFrame:
 
 def score_strata(frame: pd.DataFrame, method: str) -> list[Array]:
     """Balanced scores of a method as one array [seeds, days] per scenario; see `scores`."""
-    ratios = [
-        paired_ratio(strata(frame, method, o), strata(frame, SCORE_BASELINE, o)) for o in OBJECTIVES
-    ]
+    return _geometric_mean(
+        [
+            paired_ratio(strata(frame, method, o), strata(frame, SCORE_BASELINE, o))
+            for o in OBJECTIVES
+        ]
+    )
+
+
+def _geometric_mean(ratios: list[list[Array]]) -> list[Array]:
+    """Of several ratios in the same cells, by scenario."""
     return [
         np.exp(np.mean(np.log(np.maximum(cells, LEAST_RATIO)), axis=0))
         for cells in zip(*ratios, strict=True)
@@ -348,7 +356,8 @@ def ablations(episodes: pd.DataFrame) -> pd.DataFrame:
     """Change of each objective when a part of a method is switched off, in per cent.
 
     Against the same method without ablation, paired by seed and day; only scenarios that hold
-    both. Positive means that the part was useful. Empty when nothing was ablated.
+    both. Positive means that the part was useful. `objective` is `MEAN_OF_FOUR` for the geometric
+    mean of the four ratios. Empty when nothing was ablated.
     """
     rows = []
     names = episodes[["method", "ablation"]].drop_duplicates().sort_values(["method", "ablation"])
@@ -357,19 +366,17 @@ def ablations(episodes: pd.DataFrame) -> pd.DataFrame:
             continue
         own = episodes[(episodes["method"] == method) & (episodes["ablation"] == ablation)]
         frame = episodes[episodes["scenario"].isin(own["scenario"].unique())]
-        for objective in OBJECTIVES:
-            change = reduction_percent(
+        ratios = {
+            objective: paired_ratio(
                 strata(frame, method, objective, ablation), strata(frame, method, objective)
             )
-            change = Estimate(-change.point, -change.high, -change.low)
-            rows.append(
-                {
-                    "method": method,
-                    "ablation": ablation,
-                    "objective": objective,
-                    **columns("change_percent", change),
-                }
-            )
+            for objective in OBJECTIVES
+        }
+        ratios[MEAN_OF_FOUR] = _geometric_mean(list(ratios.values()))
+        for objective, cells in ratios.items():
+            change = estimate([100.0 * (ratio - 1.0) for ratio in cells])
+            row = {"method": method, "ablation": ablation, "objective": objective}
+            rows.append(row | columns("change_percent", change))
     return pd.DataFrame(rows, columns=ABLATION_COLUMNS)
 
 

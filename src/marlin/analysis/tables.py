@@ -303,14 +303,29 @@ def agreement_table(agents: pd.DataFrame) -> Table:
     return Table("agreement", columns, rows, values)
 
 
+def regimes_table(frame: pd.DataFrame) -> Table:
+    """What changes from the form on everyone's terms to the form that authors ran."""
+    values = comparison.regimes(frame)
+    columns = ["Scheduler", *(f"{OBJECTIVE_NAMES[o]}, %" for o in OBJECTIVES)]
+    columns += ["Dropped, %", "Dropped as run, %"]
+    rows = []
+    for (method,), cells in groups(values, ["method"]):
+        table = cells.set_index("objective")
+        changes = [_change(summary.estimate_of(table.loc[o], "change_percent")) for o in OBJECTIVES]
+        shares = [table.iloc[0][name] for name in ("dropped_percent", "dropped_as_run_percent")]
+        rows.append([method_name(method), *changes, *(number(share, 2) for share in shares)])
+    return Table("regimes", columns, rows, values)
+
+
 def ablations_table(episodes: pd.DataFrame) -> Table:
     """Change of each objective when a part of a method is switched off."""
     values = summary.ablations(episodes)
-    columns = ["Method", "Ablation", *(f"{OBJECTIVE_NAMES[o]}, %" for o in OBJECTIVES)]
+    names = {**OBJECTIVE_NAMES, summary.MEAN_OF_FOUR: "Mean of four"}
+    columns = ["Method", "Ablation", *(f"{name}, %" for name in names.values())]
     rows = []
     for (method, ablation), cells in groups(values, ["method", "ablation"]):
         table = cells.set_index("objective")
-        changes = [_change(summary.estimate_of(table.loc[o], "change_percent")) for o in OBJECTIVES]
+        changes = [_change(summary.estimate_of(table.loc[o], "change_percent")) for o in names]
         rows.append([method_name(method), ablation, *changes])
     return Table("ablations", columns, rows, values, 2)
 
@@ -448,6 +463,7 @@ def build(results_dir: Path) -> None:
         improvements_table(frame),
         fronts_table(frame, bounds),
         decisions_table(list(dict.fromkeys(parts_of(m)[0] for m in summary.methods_of(frame)))),
+        regimes_table(frame),
         agreement_table(read(results_dir / "agreement.parquet", AGREEMENT)),
         ablations_table(episodes),
         calibration_table(silicon),
