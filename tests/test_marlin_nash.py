@@ -40,7 +40,13 @@ from marlin.schedulers.marlin_nash.fleets import (
 )
 from marlin.schedulers.marlin_nash.online import _Accounts, _Reserve
 from marlin.schedulers.marlin_nash.pools import Pools, make_pools, tensor
-from marlin.schedulers.marlin_nash.practice import Practice, heard_weights, later_forecasts
+from marlin.schedulers.marlin_nash.practice import (
+    Practice,
+    even_split,
+    heard_weights,
+    later_forecasts,
+    totals,
+)
 from marlin.schedulers.marlin_nash.tokens import make_tokens
 from marlin.schedulers.marlin_nash.training import make_policy, pack, unpack, unrolled
 from marlin.schedulers.marlin_nash.whole import by_site, running, whole_nodes
@@ -390,16 +396,69 @@ def test_the_slope_of_a_horizon_is_that_of_finite_differences():
     practice = Practice(options, task, np.random.default_rng(0))
     policy = make_policy(options, 0)
     bias = policy.pool_answer.bias
-    loss, _ = unrolled(options, policy, practice, practice.home)
+    loss, *_ = unrolled(options, policy, practice, practice.home)
     (slope,) = torch.autograd.grad(loss, bias)
     shift = 0.02 * slope / slope.norm()
     with torch.no_grad():
         bias += shift
-        higher, _ = unrolled(options, policy, practice, practice.home)
+        higher, *_ = unrolled(options, policy, practice, practice.home)
         bias -= 2.0 * shift
-        lower, _ = unrolled(options, policy, practice, practice.home)
+        lower, *_ = unrolled(options, policy, practice, practice.home)
     measured = (higher - lower).item() / (2.0 * shift.norm().item())
     assert measured == pytest.approx(slope.norm().item(), rel=0.2)
+
+
+def test_an_objective_counts_by_what_has_been_paid_of_it():
+    options = replace(OPTIONS, horizon=2, drop_penalty=0.0)
+    practice = Practice(options, small_task(), np.random.default_rng(0))
+    policy, walk = make_policy(options, 0), practice.home
+    walk.paid = torch.ones_like(walk.paid)
+    with torch.no_grad():
+        whole, _, ratios = unrolled(options, policy, practice, walk)
+        assert whole.item() == pytest.approx((walk.weights * ratios).sum(1).mean().item(), rel=1e-5)
+        walk.paid[:, 3] = 0.25
+        loss, *_ = unrolled(options, policy, practice, walk)
+        summed, *_ = unrolled(replace(options, logarithmic=False), policy, practice, walk)
+    cost = (walk.weights * ratios)[:, 3].mean().item()
+    assert loss.item() == pytest.approx(whole.item() + 3.0 * cost, rel=1e-5)
+    assert summed.item() == pytest.approx(whole.item())
+
+
+def test_costs_are_held_against_the_even_split_of_the_same_day():
+    task = small_task()
+    practice = Practice(OPTIONS, task, np.random.default_rng(0))
+    walk = practice.home
+    world, each = task.world, task.world.epochs_per_day // practice_module.EVEN_EPOCHS
+    day = int(walk.day[0])
+    offset = each * torch.arange(practice_module.EVEN_EPOCHS)
+    known = walk.fleet.inputs(practice.record, practice.days, torch.full_like(offset, day), offset)
+    plan = even_split(walk.fleet, known.forecast)
+    _, outcome = step(
+        walk.fleet.pools.world, walk.fleet.pools.world.idle_state(len(offset)), plan, known.truth
+    )
+    wanted = totals(outcome).mean(dim=0)
+    torch.testing.assert_close(walk.even[day], wanted)
+    assert world.epochs_per_day == each * practice_module.EVEN_EPOCHS
+    # A day of negative prices counts as a fifth of the others.
+    walk.even[walk.day] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    walk.even[day, 3] = -1.0
+    usual = walk.even[:, 3].abs().nanmean()
+    torch.testing.assert_close(
+        walk.reference[0], torch.stack([*torch.tensor([1.0, 2.0, 3.0]), 0.2 * usual])
+    )
+
+
+def test_what_is_paid_is_a_running_mean_that_starts_anew_with_a_day():
+    practice = Practice(OPTIONS, small_task(), np.random.default_rng(0))
+    walk = practice.home
+    walk.offset = torch.zeros_like(walk.offset)
+    walk.offset[0] = practice.task.world.epochs_per_day - OPTIONS.horizon
+    ratios = torch.tensor([1.0, 0.2, 100.0, -100.0]).expand(len(walk.paid), 4)
+    practice.advance(walk, walk.state, ratios)
+    torch.testing.assert_close(walk.paid[0], torch.full((4,), 0.6))
+    # Three parts of 0.6 and one of what was paid, between a twentieth and two.
+    torch.testing.assert_close(walk.paid[1], torch.tensor([0.7, 0.5, 2.0, 0.05]))
+    assert not walk.even[walk.day].isnan().any()
 
 
 def test_training_lowers_what_it_minimises_and_is_the_same_twice():
@@ -488,12 +547,24 @@ def test_the_report_of_an_agreement_is_what_playing_it_again_gives():
 
 def test_supporting_weights_by_hand():
     costs, powers = np.array([0.5, 0.5, 0.25, 0.25]), np.full(4, 0.25)
-    # Nothing is served otherwise: powers over costs, 2, 2, 4, 4 of 12.
-    weights = supporting_weights(costs, np.full(4, np.inf), powers)
-    np.testing.assert_allclose(weights, np.array([2, 2, 4, 4]) / 12)
-    # The even split otherwise: 1 / (c (1 - c)) = 4, 4, 16/3, 16/3 of 56/3.
+    # Nothing is served otherwise: the powers, whatever is paid.
+    np.testing.assert_allclose(supporting_weights(costs, np.full(4, np.inf), powers), powers)
+    # The even split otherwise: 1 / (1 - c) = 2, 2, 4/3, 4/3 of 20/3.
     weights = supporting_weights(costs, np.ones(4), powers)
-    np.testing.assert_allclose(weights, np.array([12, 12, 16, 16]) / 56)
+    np.testing.assert_allclose(weights, np.array([6, 6, 4, 4]) / 20)
+
+
+def test_accounts_are_kept_where_weights_depend_on_what_is_gained():
+    kept = []
+    for otherwise in ("nothing", "even_split"):
+        options = replace(OPTIONS, otherwise=otherwise)
+        agreed = Agreement(np.full(4, 0.25), np.full(4, 0.5), np.ones(4))
+        options._learned = pack(make_policy(options, 0), agreed, 0.01)
+        for variant in ("", "carbon"):
+            options.reset(WORLD, 0, variant)
+            options.plan(TASK.observation(DAY, WORLD.idle_state(1)))
+            kept.append(options._online.accounts is not None)
+    assert kept == [False, False, True, False]
 
 
 def test_gains_by_hand():

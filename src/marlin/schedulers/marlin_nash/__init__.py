@@ -52,6 +52,7 @@ class MarlinNash(Scheduler):
     rate: float = Field(4e-3, gt=0, le=1)
     horizon: int = Field(8, ge=1, le=96, description="epochs that slopes pass through")
     worlds: int = Field(12, ge=4, le=4096, description="on a fleet of 12 sites or fewer")
+    logarithmic: bool = Field(True, description="learn by the logarithms of a day's costs")
     drop_penalty: float = Field(30.0, ge=0)
     record_days: int = Field(120, ge=1, description="of the training days, evenly spaced")
     bargaining_days: int = Field(12, ge=1, description="of these, for the agreement")

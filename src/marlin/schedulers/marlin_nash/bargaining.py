@@ -7,15 +7,17 @@ who decides alone for the day. The bargaining solution has the largest product o
 (Nash 1950). Where nothing is served without agreement, it is the outcome with the least geometric
 mean of costs, which is what balanced scores are.
 
-The solution over mixtures of outcomes comes first, and the weights that support it are known from
-it. As the network's front is not quite convex, what it does under them differs from the mixture, so
-some steps towards weights that support themselves follow; of all that was played, the outcome with
-the largest product of gains is agreed on. No plans are mixed.
+Weights are those of the logarithms of costs, which is how the network learned them. The solution
+over mixtures of outcomes comes first, and the weights that support it are known from it. As the
+network's front is not quite convex, what it does under them differs from the mixture, so some steps
+towards weights that support themselves follow; of all that was played, the outcome with the largest
+product of gains is agreed on. No plans are mixed.
 
-While days go by the agents keep accounts of what they gain, and the weights follow: gradient
-scheduling with weights of one over the mean gain converges to the bargaining solution of long-run
-gains where the front is convex (Stolyar 2005, On the asymptotic optimality of the gradient
-scheduling algorithm). Axes: K candidates, J agents, B worlds.
+Where something is carried out without agreement, the weights that support the solution depend on
+what is gained: then the agents keep accounts while days go by, and the weights follow: gradient
+scheduling with the slope of the product at the mean gain converges to the bargaining solution of
+long-run gains where the front is convex (Stolyar 2005, On the asymptotic optimality of the gradient
+scheduling algorithm). Axes: K candidates, J agents, B worlds, N days.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from marlin.games.equilibrium import best_response_gain
 from marlin.schedulers.marlin_nash.deciding import Market, decide
 from marlin.schedulers.marlin_nash.fleets import Fleet, Record
 from marlin.schedulers.marlin_nash.network import Policy
-from marlin.schedulers.marlin_nash.practice import even_split, heard_weights, totals
+from marlin.schedulers.marlin_nash.practice import LEAST_DAY, even_split, heard_weights, totals
 from marlin.schedulers.marlin_nash.tokens import make_tokens
 
 DIVISIONS = 4  # of each weight in the candidates: 35 of them
@@ -114,14 +116,15 @@ def agree(
 
     If no weights that were played are a gain for every agent, those with the largest least gain.
     """
-    even = play_even(fleet, record, first, epochs).mean(dim=0)
+    even = play_even(fleet, record, first, epochs)
+    even = even.maximum(LEAST_DAY * even.abs().mean(dim=0))
 
     def ratios(weights: np.ndarray) -> np.ndarray:
-        """Costs [K, J] under weights [K, J], over those of the even split."""
+        """Costs [K, J] under weights [K, J], over those of the even split on the same day."""
         heard = heard_weights(torch.as_tensor(weights, dtype=torch.float32), terms.least_weight)
         every = heard.repeat_interleave(len(first), 0)
         costs, _ = play(policy, market, fleet, record, first.repeat(len(heard)), every, epochs)
-        return (costs.reshape(*heard.shape[:1], len(first), -1).mean(dim=1) / even).double().numpy()
+        return (costs.reshape(len(heard), *even.shape) / even).mean(dim=1).double().numpy()
 
     weights = candidates()
     costs = ratios(weights)
@@ -175,11 +178,11 @@ def gains(costs: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
 def supporting_weights(costs: np.ndarray, otherwise: np.ndarray, powers: np.ndarray) -> np.ndarray:
     """Weights [J] whose best outcome is the bargaining solution if it costs these `costs` [J].
 
-    Minus the slope of sum_j powers_j log gains_j by the costs: an agent that gains little counts
-    for more.
+    Minus the slope of sum_j powers_j log gains_j by the logarithms of the costs: an agent that
+    gains little over what happens otherwise counts for more. Where nothing is served otherwise,
+    weights are the powers.
     """
-    costs = np.clip(costs, LEAST_COST, None)
-    slope = powers / (costs * np.clip(1.0 - costs / otherwise, LEAST_GAIN, None))
+    slope = powers / np.clip(1.0 - costs / otherwise, LEAST_GAIN, None)
     return slope / slope.sum()
 
 

@@ -1,4 +1,4 @@
-"""The method at work: one world, one epoch at a time, on forecasts, with accounts of gains."""
+"""The method at work: one world, one epoch at a time, on forecasts, with a reserve and accounts."""
 
 from __future__ import annotations
 
@@ -54,12 +54,18 @@ class Online:
     def _bargains(self) -> bool:
         return self.variant == "" and self.options.bargaining
 
+    @property
+    def _keeps_accounts(self) -> bool:
+        """Where nothing is served without agreement, weights do not depend on what was gained."""
+        depends = self.options.otherwise != "nothing"
+        return self._bargains and depends and self.options.memory_days > 0.0
+
     def plan(self, observation: Observation) -> Plan:
         """The plan on which the agents agree, or that of one of them."""
         world, epochs_per_day = observation.world, observation.world.epochs_per_day
         if self._pools is None:
             self._pools = make_pools(world, _mix(observation.forecast))
-            if self.agreement and self._bargains and self.options.memory_days:
+            if self.agreement and self._keeps_accounts:
                 memory = self.options.memory_days * epochs_per_day
                 self.accounts = _Accounts(self.agreement, memory)
         if self.accounts:

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 
 WORLD_SITES = 12  # larger fleets get fewer worlds, so that a step costs about the same
 EVEN_TARGET = 0.75  # utilisation of the even split, which costs are measured against
-REFERENCE_EPOCHS = 128
+EVEN_EPOCHS = 16  # of a day, to know what the even split costs on it
+LEAST_DAY = 0.2  # of what it costs on other days: prices may be negative for a day
+USUAL_PAID = 0.6  # of the even split's cost, before a world has paid any
+PAID_KEPT = 0.75  # of what was paid before, from step to step
+LEAST_PAID, MOST_PAID = 0.05, 2.0  # that slopes go by
 RENEW_AFTER = 24  # steps on a random fleet
 SHARPEST_DRAW = 0.7  # Dirichlet: below one, most weights are near a corner
 
@@ -43,12 +47,18 @@ class Walk:
     """Worlds [B] of one fleet on their way through days."""
 
     fleet: Fleet
-    reference: Tensor  # [J] mean of each objective under the even split, TTFT times requests
+    even: Tensor  # [N, J] what an epoch of each day costs under the even split; NaN: not looked up
     weights: Tensor  # [B, J]
+    paid: Tensor  # [B, J] running mean of costs over those of the even split on the same day
     day: Tensor  # [B]
     offset: Tensor  # [B]
     state: State
     steps: int = 0
+
+    @property
+    def reference(self) -> Tensor:
+        """What the even split costs in an epoch of each world's day [B, J], TTFT times requests."""
+        return self.even[self.day].maximum(LEAST_DAY * self.even.abs().nanmean(dim=0))
 
 
 class Practice:
@@ -75,9 +85,14 @@ class Practice:
             self.others[place] = self._random()
         return self.others[place]
 
-    def advance(self, walk: Walk, state: State) -> None:
-        """Move on by the epochs of a step; worlds at the end of a day go to another."""
+    def advance(self, walk: Walk, state: State, ratios: Tensor) -> None:
+        """Move on by the epochs of a step; worlds at the end of a day go to another.
+
+        `ratios` [B, J]: what was paid in the step, over what the even split costs on the day.
+        """
         walk.steps += 1
+        paid = PAID_KEPT * walk.paid + (1.0 - PAID_KEPT) * ratios
+        walk.paid = paid.clamp(LEAST_PAID, MOST_PAID)
         walk.offset = walk.offset + self.options.horizon
         walk.state = detached(state)
         over = walk.offset + self.options.horizon > self.task.world.epochs_per_day
@@ -86,6 +101,8 @@ class Practice:
             walk.offset = torch.where(over, 0, walk.offset)
             walk.day = walk.day.clone()
             walk.day[over] = torch.as_tensor(self.rng.integers(len(self.days), size=count))
+            self._look_up(walk)
+            walk.paid[over] = USUAL_PAID
             walk.weights = walk.weights.clone()
             walk.weights[over] = self._weights(len(over))[over]
             fresh = walk.fleet.pools.world.idle_state(len(over))
@@ -98,14 +115,17 @@ class Practice:
         sites, _ = fleet.pools.shape
         worlds = max(4, round(self.options.worlds * min(1.0, WORLD_SITES / sites)))
         steps = self.task.world.epochs_per_day // self.options.horizon
-        return Walk(
+        walk = Walk(
             fleet=fleet,
-            reference=self._reference(fleet),
+            even=torch.full((len(self.days), len(OBJECTIVES)), torch.nan),
             weights=self._weights(worlds),
+            paid=torch.full((worlds, len(OBJECTIVES)), USUAL_PAID),
             day=torch.as_tensor(self.rng.integers(len(self.days), size=worlds)),
             offset=self.options.horizon * torch.as_tensor(self.rng.integers(steps, size=worlds)),
             state=fleet.pools.world.idle_state(worlds),
         )
+        self._look_up(walk)
+        return walk
 
     def _weights(self, count: int) -> Tensor:
         """Weights [B, J]: schemes in turn for most worlds, random ones for the rest."""
@@ -116,17 +136,19 @@ class Practice:
         drawn[known] = schemes[places[known]]
         return heard_weights(torch.as_tensor(drawn, dtype=torch.float32), self.options.least_weight)
 
-    def _reference(self, fleet: Fleet) -> Tensor:
-        """Mean objectives of the even split, from a warm fleet, over epochs drawn by chance."""
-        day = torch.as_tensor(self.rng.integers(len(self.days), size=REFERENCE_EPOCHS))
-        epochs = self.task.world.epochs_per_day
-        offset = torch.as_tensor(self.rng.integers(epochs, size=REFERENCE_EPOCHS))
-        known = fleet.inputs(self.record, self.days, day, offset)
-        self.spent += REFERENCE_EPOCHS
-        world = fleet.pools.world
-        plan = even_split(fleet, known.forecast)
-        _, outcome = step(world, world.idle_state(REFERENCE_EPOCHS), plan, known.truth)
-        return totals(outcome).mean(dim=0)
+    def _look_up(self, walk: Walk) -> None:
+        """Find what the even split costs, from a warm fleet, on days that are new to the walk."""
+        days = walk.day[walk.even[walk.day].isnan().any(dim=1)].unique()
+        if not len(days):
+            return
+        offset = torch.arange(EVEN_EPOCHS) * self.task.world.epochs_per_day // EVEN_EPOCHS
+        day, offset = days.repeat_interleave(EVEN_EPOCHS), offset.repeat(len(days))
+        known = walk.fleet.inputs(self.record, self.days, day, offset)
+        self.spent += len(day)
+        world = walk.fleet.pools.world
+        plan = even_split(walk.fleet, known.forecast)
+        _, outcome = step(world, world.idle_state(len(day)), plan, known.truth)
+        walk.even[days] = totals(outcome).reshape(len(days), EVEN_EPOCHS, -1).mean(dim=1)
 
 
 def home_of(task: Task) -> Fleet:

@@ -1,8 +1,9 @@
 """Training by slopes through the simulator: what a plan costs is differentiated, not guessed.
 
 Worlds of several fleets walk through days; each has weights of its own for the objectives. A step
-unrolls some epochs, sums what the weights say of each objective over that of the even split, and
-follows the slope. Planning sees forecasts alone, costs are those of what came true, so that the
+unrolls some epochs and follows the slope of the weighted sum of the logarithms of a day's costs: a
+day on which a resource is cheap counts as much as another, and so does a resource of which little
+is left to save. Planning sees forecasts alone, costs are those of what came true, so that the
 policy learns how much to trust a forecast. Where slopes say nothing (a request is dropped or not)
 the penalty's slope through the backlog stands in.
 """
@@ -27,6 +28,7 @@ from marlin.schedulers.marlin_nash.bargaining import PLAYS, Agreement, agree, pl
 from marlin.schedulers.marlin_nash.deciding import decide
 from marlin.schedulers.marlin_nash.network import Policy
 from marlin.schedulers.marlin_nash.practice import (
+    EVEN_EPOCHS,
     Practice,
     Walk,
     heard_weights,
@@ -117,7 +119,8 @@ def learn(
     options: MarlinNash, task: Task, policy: Policy, practice: Practice, goal: int
 ) -> Iterator[int]:
     """Follow slopes while `goal` simulated epochs allow another step; yields how many were used."""
-    stride = options.worlds * options.horizon
+    # A new fleet and a new day for every world may have to be looked up.
+    stride = options.worlds * (options.horizon + 2 * EVEN_EPOCHS)
     optimiser = torch.optim.Adam(policy.parameters(), options.rate)
     deciding = {name: value.clone() for name, value in policy.state_dict().items()}
     bar = tqdm(
@@ -131,12 +134,12 @@ def learn(
                 cosine = 0.5 * (1.0 + math.cos(math.pi * share))
                 group["lr"] = options.rate * (LAST_RATE + (1.0 - LAST_RATE) * cosine)
             walk = practice.next()
-            loss, state = unrolled(options, policy, practice, walk)
+            loss, state, ratios = unrolled(options, policy, practice, walk)
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(policy.parameters(), 1.0, error_if_nonfinite=True)
             optimiser.step()
-            practice.advance(walk, state)
+            practice.advance(walk, state, ratios)
             bar.update(practice.spent - bar.n)
             for name, value in policy.state_dict().items():
                 deciding[name].lerp_(value, 1.0 - AVERAGE)
@@ -146,22 +149,29 @@ def learn(
 
 def unrolled(
     options: MarlinNash, policy: Policy, practice: Practice, walk: Walk
-) -> tuple[Tensor, State]:
-    """Mean weighted cost of a horizon over all worlds of a walk, and the state after it."""
+) -> tuple[Tensor, State, Tensor]:
+    """Loss of a horizon over all worlds of a walk, the state after it, and what was paid [B, J].
+
+    The loss is the mean of costs over those of the even split on the same day, weighted; the slope
+    of their logarithms has weights over what the world has paid lately.
+    """
     pools, state = walk.fleet.pools, walk.state
     # Steps have no slope; and a policy that is rescued would learn to keep too few nodes.
     smooth = replace(options.market, least_nodes=0.0, rescue=False)
-    cost = torch.zeros(len(walk.weights))
+    reference = walk.reference
+    weights = walk.weights / walk.paid if options.logarithmic else walk.weights
+    cost, paid = torch.zeros(len(weights)), torch.zeros_like(weights)
     for ahead in range(options.horizon):
         known = walk.fleet.inputs(practice.record, practice.days, walk.day, walk.offset + ahead)
         tokens = make_tokens(pools, state, known.forecast, known.later, walk.weights)
         plan = decide(pools, tokens, policy(tokens, pools.has_nodes), smooth).plan
         state, outcome = step(pools.world, state, plan, known.truth)
         practice.spent += len(cost)
-        ratios = totals(outcome) / walk.reference
-        cost = cost + (walk.weights * ratios).sum(dim=1)
+        ratios = totals(outcome) / reference
+        paid = paid + ratios.detach() / options.horizon
+        cost = cost + (weights * ratios).sum(dim=1)
         cost = cost + options.drop_penalty * outcome.dropped / outcome.arrived
-    return cost.mean() / options.horizon, state
+    return cost.mean() / options.horizon, state, paid
 
 
 def pack(policy: Policy, agreement: Agreement, demand_error: float) -> dict[str, np.ndarray]:
