@@ -1,6 +1,6 @@
-"""What a dated shift does to marlin_nash, with and without its accounts, and to mpc.
+"""What a dated shift does to marlin_nash, with and without its reserve, and to mpc.
 
-    python benchmarks/shifts.py RUN_FOLDER... [--split train] [--first 120] [--memory-days 4 0]
+    python benchmarks/shifts.py RUN_FOLDER... [--split train] [--first 120] [--caution 2 0]
 
 RUN_FOLDERs hold trained seeds of marlin_nash (`policy.npz`, `resolved.yaml`). Eight days follow one
 another without a new start, under the fluid model; from the third on something happens, or nothing.
@@ -92,7 +92,7 @@ def best_fixed(task: Task, options: MarlinNash, days: np.ndarray, beside: np.nda
 
 
 def fixed(options: MarlinNash, weights: np.ndarray) -> MarlinNash:
-    """The same network under other weights, without accounts."""
+    """The same network under other weights, which stay."""
     still = replace(options, memory_days=0.0)
     still._learned = options.weights() | {f"{AGREEMENT}weights": weights}
     return still
@@ -136,8 +136,7 @@ def rows_of(folder: Path, given: argparse.Namespace) -> list[dict]:
         for name in ("mpc", "weighted_round_robin")
     }
     forms: dict[str, Scheduler] = {
-        f"accounts, {memory:g} days": replace(options, memory_days=memory)
-        for memory in given.memory_days
+        f"caution {caution:g}": replace(options, caution=caution) for caution in given.caution
     }
     for form in forms.values():
         form.load(folder / "policy.npz")
@@ -173,7 +172,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="+")
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--first", type=int, default=0, help="day of the split to start from")
-    parser.add_argument("--memory-days", type=float, nargs="+", default=[4.0, 0.0])
+    parser.add_argument(
+        "--caution", type=float, nargs="+", default=[2.0, 0.0], help="of the reserve; 0: none"
+    )
     parser.add_argument("--write", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)

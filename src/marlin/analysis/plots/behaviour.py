@@ -27,7 +27,7 @@ def draw(epochs: pd.DataFrame, method: str) -> Figure:
     frame = frame[frame["scenario"] == frame["scenario"].min()]
     own, reference = (frame[frame["method"] == m] for m in (method, REFERENCE_METHOD))
     sites, colours = cleanest_first(by_site(own, "carbon_g_per_kwh"))
-    figure = Figure(figsize=(PAGE_IN, 2.1), layout="constrained")
+    figure = Figure(figsize=(PAGE_IN, 2.3), layout="constrained")
     panels = figure.subplots(1, 3)
     requests = by_site(own, "requests_per_s")[sites]
     time = hours(requests.index)
@@ -43,11 +43,12 @@ def draw(epochs: pd.DataFrame, method: str) -> Figure:
         values = epoch_objective(part, "ttft_s")
         panels[2].plot(hours(values.index), values, color=colour, linestyle=dash, label=name)
     panel_label(panels[2], "c  TTFT, s")
-    panels[2].legend(loc="best")
     for panel in panels:
         panel.set_xlim(0, 24)
         panel.set_ylim(bottom=0)
         panel.set_xticks(HOURS)
         panel.set_xlabel("Hour of day, UTC", labelpad=1.5)
     site_legend(figure, sites, colours)
+    # Below: a spike of TTFT may be anywhere.
+    figure.legend(*panels[2].get_legend_handles_labels(), loc="outside lower right", ncols=2)
     return figure
