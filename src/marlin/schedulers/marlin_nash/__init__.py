@@ -37,7 +37,8 @@ class MarlinNash(Scheduler):
     bargaining: bool = Field(True, description="weights by bargaining, not equal ones")
     sharpness: float = Field(12.0, gt=0, le=100)
     later_rounds: int = Field(12, ge=1, le=100, description="price updates, epoch after")
-    rounds: int = Field(8, ge=1, le=100, description="price updates, coming epoch")
+    rounds: int = Field(8, ge=1, le=100, description="price updates, coming epoch, in training")
+    settled_rounds: int = Field(16, ge=1, le=100, description="the same, at work")
     relaxation: float = Field(1.6, ge=1, lt=2)
     least_nodes: float = Field(2.0, ge=0, description="of a site that runs; 0: nodes in part")
     powers: tuple[float, float, float, float] = Field((1.0, 1.0, 1.0, 1.0))
@@ -61,13 +62,13 @@ class MarlinNash(Scheduler):
 
     @property
     def market(self) -> Market:
-        """How prices of pools are found."""
+        """How prices of pools are found, at work."""
         from marlin.schedulers.marlin_nash.deciding import Market
 
         return Market(
             sharpness=self.sharpness,
             later_rounds=self.later_rounds,
-            rounds=self.rounds,
+            rounds=self.settled_rounds,
             relaxation=self.relaxation,
             least_nodes=self.least_nodes,
             rescue=True,

@@ -157,7 +157,7 @@ def unrolled(
     """
     pools, state = walk.fleet.pools, walk.state
     # Steps have no slope; and a policy that is rescued would learn to keep too few nodes.
-    smooth = replace(options.market, least_nodes=0.0, rescue=False)
+    smooth = replace(options.market, rounds=options.rounds, least_nodes=0.0, rescue=False)
     reference = walk.reference
     weights = walk.weights / walk.paid if options.logarithmic else walk.weights
     cost, paid = torch.zeros(len(weights)), torch.zeros_like(weights)
